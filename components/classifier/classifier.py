@@ -1,0 +1,86 @@
+"""The classifier as its users see it: texts in, the fields of DESIGN's Predictions contract out.
+
+Every surface (V1, V2, gRPC, batch, the command) gives these fields, by this code.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.classifier.calibration import probabilities
+from components.classifier.engine import Engine, Scores
+from components.classifier.labels import LabelSet
+from components.classifier.model_folder import ModelDescription, describe, labels_of
+
+PREDICTION_COLUMNS = (
+    "predicted_label",
+    "predicted_sentiment",
+    "confidence_score",
+    "abstained",
+    "windows",
+    "model_version",
+)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One text's prediction; the names and the order are PREDICTION_COLUMNS."""
+
+    predicted_label: int
+    predicted_sentiment: str
+    confidence_score: float  # calibrated probability of the predicted label, six decimals
+    abstained: bool  # the confidence is below the model's abstain threshold
+    windows: int
+    model_version: str
+
+
+class Classifier:
+    """A model folder, checked and loaded."""
+
+    def __init__(self, engine: Engine, labels: LabelSet, description: ModelDescription, folder: Path) -> None:
+        self.engine = engine
+        self.labels = labels
+        self.description = description
+        self.folder = folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Classifier":
+        """Raises ModelFolderError if the folder is not a model, holds a pickle, or was changed."""
+        description = describe(folder)
+        return cls(Engine.load(folder, description.max_length), labels_of(folder), description, Path(folder))
+
+    @property
+    def version(self) -> str:
+        return self.description.model_version
+
+    def score(self, texts: Sequence[str], *, description: str = "") -> Scores:
+        """Logits and embeddings, in one pass; a progress bar if `description` is given."""
+        return self.engine.score(texts, description=description)
+
+    def probabilities(self, scores: Scores) -> NDArray[np.float64]:
+        """Calibrated probabilities [n, classes]."""
+        return probabilities(scores.logits, self.description.temperature)
+
+    def predictions(self, scores: Scores) -> list[Prediction]:
+        """The fields of the Predictions contract for scores of this classifier."""
+        p = self.probabilities(scores)
+        best = p.argmax(axis=1)
+        confidence = np.round(p[np.arange(len(p)), best], 6)
+        return [
+            Prediction(
+                predicted_label=int(label),
+                predicted_sentiment=self.labels.names[label],
+                confidence_score=float(c),
+                abstained=bool(c < self.description.abstain_threshold),
+                windows=int(w),
+                model_version=self.version,
+            )
+            for label, c, w in zip(best, confidence, scores.windows, strict=True)
+        ]
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """score, then predictions."""
+        return self.predictions(self.score(texts)) if texts else []

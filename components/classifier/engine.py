@@ -1,0 +1,103 @@
+"""The inference engine: texts in, logits and embeddings out, in one forward pass.
+
+Used by evaluation, batch, serving and drift alike, so that they agree on every number.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from components.classifier.text import clean
+from components.errors import ModelFolderError
+from components.progress import progress
+
+_TOKENS_A_BATCH = 4096
+_OVERLAP = 0.25  # share of a window that the next one repeats, so that no sentence is seen only in halves
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one forward pass gives for n texts."""
+
+    logits: NDArray[np.float32]  # [n, classes]
+    embeddings: NDArray[np.float32]  # [n, hidden]: the [CLS] vector of the last layer
+    windows: NDArray[np.int64]  # [n]: how many windows the text took
+
+    @classmethod
+    def concatenate(cls, parts: "Sequence[Scores]") -> "Scores":
+        return cls(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("logits", "embeddings", "windows")))
+
+
+class Engine:
+    """A sequence classifier and its tokenizer, ready to score. Not tied to a model folder: training uses it too."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, max_length: int) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.max_length = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
+        self.device = next(model.parameters()).device
+
+    @classmethod
+    def load(cls, folder: str | Path, max_length: int) -> "Engine":
+        """From a Hugging Face folder on disk. Never downloads, never unpickles."""
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelFolderError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(model.to(device), tokenizer, max_length)
+
+    def score(self, texts: Sequence[str], *, description: str = "") -> Scores:
+        """Logits, embeddings and windows of `texts`, which are cleaned first. A progress bar if `description` is given.
+
+        A text longer than `max_length` tokens is cut into overlapping windows; its logits and its embedding are the
+        means over them.
+        """
+        encoded = self.tokenizer(
+            [clean(text) for text in texts], truncation=True, max_length=self.max_length,
+            stride=int(self.max_length * _OVERLAP), return_overflowing_tokens=True,
+        )  # fmt: skip
+        windows = encoded["input_ids"]
+        owner = np.asarray(encoded["overflow_to_sample_mapping"], dtype=np.int64)
+        classes, hidden = self.model.config.num_labels, self.model.config.hidden_size
+        logits = np.zeros((len(texts), classes), dtype=np.float32)
+        embeddings = np.zeros((len(texts), hidden), dtype=np.float32)
+        count = np.bincount(owner, minlength=len(texts))
+        with progress(description=description or "score", total=len(windows), unit="text") as bar:
+            bar.disable = bar.disable or not description
+            for batch in _batches([len(w) for w in windows]):
+                batch_logits, batch_embeddings = self._forward([windows[i] for i in batch])
+                np.add.at(logits, owner[batch], batch_logits)
+                np.add.at(embeddings, owner[batch], batch_embeddings)
+                bar.update(len(batch))
+        return Scores(logits / count[:, None], embeddings / count[:, None], count)
+
+    @torch.inference_mode()
+    def _forward(self, windows: list[list[int]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        padded = self.tokenizer.pad({"input_ids": windows}, return_tensors="pt").to(self.device)
+        output = self.model(**padded, output_hidden_states=True)
+        return output.logits.float().cpu().numpy(), output.hidden_states[-1][:, 0].float().cpu().numpy()
+
+
+def _batches(lengths: list[int]) -> list[NDArray[np.int64]]:
+    """Indices grouped by length, so that little is padding, each group within the token budget."""
+    order = np.argsort(lengths, kind="stable")
+    batches, start = [], 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or (end + 1 - start) * lengths[order[end]] > _TOKENS_A_BATCH:
+            batches.append(order[start:end])
+            start = end
+    return batches

@@ -1,0 +1,255 @@
+"""Every setting once: its name, default, range and help.
+
+Order of precedence, lowest first: the defaults below, a YAML file (`--config`), flags.
+The YAML file and the pipeline's `settings` parameter have the same shape: section -> setting -> value.
+Endpoints and credentials are not settings; they come from the environment (see README).
+"""
+
+import argparse
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.errors import SettingsError
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """A dataclass field whose help and range travel with it."""
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """prepare: from raw reviews to a data set folder."""
+
+    text_column: str = setting("", "column that holds the text; empty: the first found of text, review, reviews")
+    label_column: str = setting("label", "column that holds the label (a number, or a name of --labels)")
+    labels: tuple[str, ...] = setting(("Negative", "Positive"), "label names in the order of their numbers, from 0")
+    test_share: float = setting(0.1, "share of the rows held out for the test split", minimum=0, maximum=0.5)
+    validation_share: float = setting(0.1, "share held out for validation", minimum=0.01, maximum=0.5)
+    near_duplicate_similarity: float = setting(
+        0.8,
+        "rows whose character 5-grams overlap (Jaccard) by this much are one row; 1 turns it off",
+        minimum=0.5,
+        maximum=1,
+    )
+    minimum_rows: int = setting(10, "fewest rows of each label that each split must hold", minimum=1)
+    replay_ratio: float = setting(
+        1.0, "old training rows replayed for each new training row, against forgetting", minimum=0, maximum=100
+    )
+    seed: int = setting(13, "seed of the splits and of the replay sample", minimum=0)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """train: from a data set folder to a model folder."""
+
+    epochs: int = setting(
+        3, "passes over the training rows; the best by validation loss is kept", minimum=1, maximum=100
+    )
+    learning_rate: float = setting(1e-4, "peak learning rate of AdamW", minimum=1e-7, maximum=1e-2)
+    batch_size: int = setting(32, "texts in one optimizer step", minimum=1, maximum=4096)
+    max_length: int = setting(
+        128, "tokens in one window; longer texts take several windows when scored", minimum=8, maximum=512
+    )
+    warmup_share: float = setting(0.1, "share of the steps in which the learning rate rises", minimum=0, maximum=1)
+    weight_decay: float = setting(0.01, "weight decay of AdamW", minimum=0, maximum=1)
+    gradient_clip: float = setting(1.0, "largest norm of the gradient", minimum=0.01)
+    abstain_threshold: float = setting(
+        0.55, "a prediction with less calibrated confidence than this is marked abstained", minimum=0, maximum=1
+    )
+    seed: int = setting(13, "seed of the head's initial weights, the order of the rows and dropout", minimum=0)
+
+
+@dataclass(frozen=True)
+class PromotionSettings:
+    """decide: when a challenger replaces the champion."""
+
+    level: float = setting(
+        0.05, "significance level of the one-sided exact McNemar test on the new domain", minimum=1e-6, maximum=0.5
+    )
+    margin: float = setting(
+        0.02, "largest loss of accuracy on any old domain that a challenger may cause", minimum=0, maximum=0.5
+    )
+    minimum_slice: int = setting(100, "an old domain with fewer held-out rows than this cannot veto", minimum=1)
+
+
+@dataclass(frozen=True)
+class DriftSettings:
+    """drift: is the current window unlike what the model was trained on, and by how much."""
+
+    level: float = setting(0.01, "significance level of one check", minimum=1e-4, maximum=0.5)
+    effect_size: float = setting(
+        0.15, "smallest shift, in standard deviations of the reference, that calls for a retrain", minimum=0
+    )
+    minimum_window: int = setting(50, "fewest texts a window needs before it is tested", minimum=2)
+    maximum_window: int = setting(2000, "a larger window is sampled down to this many texts", minimum=50)
+    components: int = setting(64, "principal components of the embeddings that are compared", minimum=1, maximum=1024)
+    permutations: int = setting(999, "permutations that calibrate one test", minimum=99, maximum=100_000)
+    minimum_labels: int = setting(200, "fewest labelled new rows that a retrain needs", minimum=1)
+    seed: int = setting(13, "seed of the permutations", minimum=0)
+
+
+@dataclass(frozen=True)
+class ServingSettings:
+    """serve: the KServe model server."""
+
+    maximum_texts: int = setting(256, "most texts in one request", minimum=1)
+    maximum_characters: int = setting(100_000, "most characters in one text", minimum=1)
+    poll_seconds: float = setting(1.0, "how often the server looks for a new champion", minimum=0.05, maximum=3600)
+    threads: int = setting(0, "CPU threads of the model; 0: as many as there are cores", minimum=0)
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """batch: score the CSV files of an S3 prefix."""
+
+    chunk_rows: int = setting(2048, "rows read, scored and written at a time", minimum=1)
+    embedding_rows: int = setting(10_000, "most embeddings kept for each file for the drift check", minimum=0)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All sections."""
+
+    data: DataSettings = DataSettings()
+    training: TrainingSettings = TrainingSettings()
+    promotion: PromotionSettings = PromotionSettings()
+    drift: DriftSettings = DriftSettings()
+    serving: ServingSettings = ServingSettings()
+    batch: BatchSettings = BatchSettings()
+
+
+SECTIONS: tuple[str, ...] = tuple(f.name for f in dataclasses.fields(Settings))
+
+
+def load(path: str | Path | None = None, overrides: dict[str, dict[str, Any]] | None = None) -> Settings:
+    """Settings from the defaults, then the YAML file at `path`, then `overrides` (section -> name -> value).
+
+    Raises SettingsError naming the file, the setting and what would be valid.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    for where, layer in ((str(path), _read_yaml(path)), ("settings", overrides or {})):
+        _check_shape(where, layer)
+        for section, values in layer.items():
+            merged.setdefault(section, {}).update(values)
+    return Settings(**{name: _section(name, merged.get(name, {})) for name in SECTIONS})
+
+
+def as_overrides(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The inverse of `load`: plain JSON values, section -> name -> value, of what differs from the defaults."""
+    overrides: dict[str, dict[str, Any]] = {}
+    for name in SECTIONS:
+        section = getattr(settings, name)
+        for f in dataclasses.fields(section):
+            value = getattr(section, f.name)
+            if value != f.default:
+                overrides.setdefault(name, {})[f.name] = list(value) if isinstance(value, tuple) else value
+    return overrides
+
+
+def add_flags(parser: argparse.ArgumentParser, *sections: str) -> None:
+    """A flag for each setting of `sections`. The same setting in two sections (seed) is one flag that sets both."""
+    group = parser.add_argument_group("settings", "each overrides --config, which overrides the default")
+    group.add_argument("--config", metavar="YAML", help="settings file: section -> setting -> value")
+    added: dict[str, argparse.Action] = {}
+    for section in sections:
+        for f in dataclasses.fields(getattr(Settings, section)):
+            if f.name in added:
+                added[f.name].dest += f",{section}.{f.name}"
+                continue
+            shown = ",".join(f.default) if isinstance(f.default, tuple) else f.default
+            default = f" (default: {shown})" if shown != "" else ""
+            added[f.name] = group.add_argument(
+                "--" + f.name.replace("_", "-"),
+                dest=f"{section}.{f.name}",
+                metavar=f.name.split("_")[-1].upper(),
+                help=(f.metadata["help"] + default).replace("%", "%%"),
+            )
+
+
+def from_flags(arguments: argparse.Namespace) -> Settings:
+    """The settings that `add_flags` put into the parsed arguments."""
+    overrides: dict[str, dict[str, Any]] = {}
+    for destination, value in vars(arguments).items():
+        if "." in destination and value is not None:
+            for target in destination.split(","):
+                section, name = target.split(".")
+                overrides.setdefault(section, {})[name] = value
+    return load(getattr(arguments, "config", None), overrides)
+
+
+def _read_yaml(path: str | Path | None) -> Any:
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _check_shape(where: str, layer: Any) -> None:
+    if not isinstance(layer, dict):
+        raise SettingsError(f"{where}: expected sections ({', '.join(SECTIONS)}), found {type(layer).__name__}")
+    for section, values in layer.items():
+        if section not in SECTIONS:
+            raise SettingsError(f"{where}: no section {section!r}; there are {', '.join(SECTIONS)}")
+        if not isinstance(values, dict):
+            raise SettingsError(f"{where}: section {section!r} must hold settings, found {type(values).__name__}")
+
+
+def _section(name: str, values: dict[str, Any]) -> Any:
+    cls = type(getattr(Settings, name))
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in values:
+        if key not in fields:
+            raise SettingsError(f"no setting {name}.{key}; there are {', '.join(fields)}")
+    hints = typing.get_type_hints(cls)
+    return cls(**{key: _convert(f"{name}.{key}", hints[key], fields[key], value) for key, value in values.items()})
+
+
+def _convert(name: str, hint: Any, f: dataclasses.Field, value: Any) -> Any:
+    """`value` (a string from a flag, or what YAML or JSON gave) as the setting's type, within its range."""
+    wanted = (
+        "a list of names"
+        if isinstance(hint, types.GenericAlias)
+        else {int: "a whole number", float: "a number"}.get(hint, "text")
+    )
+    try:
+        if isinstance(hint, types.GenericAlias):
+            parts = value.split(",") if isinstance(value, str) else list(value)
+            converted: Any = tuple(str(part).strip() for part in parts)
+        elif hint is int:
+            converted = int(value)
+            if isinstance(value, bool) or float(value) != converted:
+                raise ValueError(value)
+        elif hint is float:
+            converted = float(value)
+            if isinstance(value, bool) or converted != converted:
+                raise ValueError(value)
+        else:
+            converted = str(value)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"{name} must be {wanted}, not {value!r}") from error
+    low, high, choices = (f.metadata[key] for key in ("minimum", "maximum", "choices"))
+    if (low is not None and converted < low) or (high is not None and converted > high):
+        bounds = f"from {low} to {high}" if high is not None else f"at least {low}"
+        raise SettingsError(f"{name} must be {bounds}, not {value}")
+    if choices and converted not in choices:
+        raise SettingsError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+    return converted
