@@ -45,7 +45,7 @@ def new_folder(path: str | Path, marker: str) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield temporary
-        os.chmod(temporary, 0o755)
+        os.chmod(temporary, 0o755)  # noqa: S103 (mkdtemp made it 0700; the next step may run as another user)
         if path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)

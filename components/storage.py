@@ -189,7 +189,7 @@ class ObjectStore:
 
 @contextlib.contextmanager
 def local_folder(location: str | Path) -> Iterator[Path]:
-    """A folder on disk with what is at `location`: itself, or an s3:// prefix downloaded for as long as it is needed."""
+    """A folder on disk with what is at `location`: itself, or an s3:// prefix downloaded for as long as needed."""
     if not is_s3(location):
         yield Path(location)
         return

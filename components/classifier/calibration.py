@@ -15,7 +15,7 @@ def probabilities(logits: Floats, temperature: float) -> NDArray[np.float64]:
 
 
 def fit_temperature(logits: Floats, labels: Integers) -> float:
-    """The temperature (0.05 to 20) that minimises the negative log likelihood of `labels` [n] under `logits` [n, classes].
+    """The temperature (0.05 to 20) with the least negative log likelihood of `labels` [n] under `logits` [n, classes].
 
     Guo et al. 2017, "On Calibration of Modern Neural Networks". Fit it on rows the weights were not trained on.
     """

@@ -83,7 +83,8 @@ class Engine:
                 np.add.at(logits, owner[batch], batch_logits)
                 np.add.at(embeddings, owner[batch], batch_embeddings)
                 bar.update(len(batch))
-        return Scores(logits / count[:, None], embeddings / count[:, None], count)
+        share = count[:, None].astype(np.float32)
+        return Scores(logits / share, embeddings / share, count)
 
     @torch.inference_mode()
     def _forward(self, windows: list[list[int]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -53,7 +53,7 @@ def seal(folder: Path, description: ModelDescription) -> ModelDescription:
 
 
 def describe(folder: str | Path) -> ModelDescription:
-    """The checked description of a model folder. Raises ModelFolderError: not a model, a pickle inside, changed files."""
+    """The checked description of a model folder. Raises ModelFolderError: not a model, a pickle, changed files."""
     folder = Path(folder)
     if not folder.is_dir():
         raise ModelFolderError(f"there is no model folder {folder}")
