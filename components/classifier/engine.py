@@ -84,7 +84,9 @@ class Engine:
                 np.add.at(embeddings, owner[batch], batch_embeddings)
                 bar.update(len(batch))
         share = count[:, None].astype(np.float32)
-        return Scores(logits / share, embeddings / share, count)
+        np.divide(logits, share, out=logits)
+        np.divide(embeddings, share, out=embeddings)
+        return Scores(logits, embeddings, count)
 
     @torch.inference_mode()
     def _forward(self, windows: list[list[int]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

