@@ -1,0 +1,206 @@
+"""Drift: the distance by hand, the test's error rates by simulation, the reference on disk."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from components.config import DriftSettings
+from components.drift import reference as drift_reference
+from components.drift import statistics
+from components.drift.detection import DriftResult, detect
+from components.drift.policy import decide
+from components.drift.reference import DriftReference
+from components.errors import DataError, ModelFolderError, SettingsError
+
+WIDTH = 12
+SETTINGS = DriftSettings(components=8, permutations=199, level=0.05)
+
+
+def rows(seed: int, n: int, shift: float = 0.0, head: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """n embeddings of unequal variance, one dimension constant, and two-class logits independent of them."""
+    generator = np.random.default_rng(seed)
+    embeddings = generator.normal(size=(n, WIDTH)) * np.linspace(2, 0.5, WIDTH) + shift
+    embeddings[:, 3] = 7.0
+    logits = generator.normal(size=(n, 2))
+    logits[:, 1] += head
+    return embeddings, logits
+
+
+def reference_of(n: int = 400, seed: int = 0, sources: list[str] | None = None) -> DriftReference:
+    held_out, logits = rows(seed + 1, n)
+    return drift_reference.fit(rows(seed, 300)[0], held_out, logits, sources or ["movies"] * n, "abc", SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def reference() -> DriftReference:
+    return reference_of()
+
+
+def test_wasserstein_of_a_pure_shift_is_the_shift() -> None:
+    first = np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
+    distances = statistics.wasserstein2_squared(first, first[::-1] + np.array([3.0, 0.0]), quantiles=4)
+    assert distances.tolist() == [9.0, 0.0]
+    assert statistics.sliced_wasserstein2(first, first + np.array([3.0, 0.0]), quantiles=4) == pytest.approx(
+        np.sqrt(4.5)
+    )
+
+
+def test_wasserstein_by_hand_for_unequal_sizes() -> None:
+    # Quantiles at 1/8, 3/8, 5/8, 7/8: {0, 2} gives 0 0 2 2, {1} gives 1 1 1 1.
+    assert statistics.wasserstein2_squared(np.array([[0.0], [2.0]]), np.array([[1.0]]), quantiles=4).tolist() == [1.0]
+    assert statistics.grid_ranks(2, 4).tolist() == [0, 0, 1, 1]
+
+
+def test_permuted_distances_equal_those_of_the_same_splits_computed_plainly() -> None:
+    pooled = np.random.default_rng(5).normal(size=(40, 3))
+    pooled[::2, 1] = 0.0  # ties
+    fast = statistics.permuted_wasserstein2_squared(pooled, 15, 6, np.random.default_rng(9))
+    generator = np.random.default_rng(9)
+    for row in fast:
+        order = generator.permutation(40)
+        plain = statistics.wasserstein2_squared(pooled[order[:15]], pooled[order[15:]])
+        np.testing.assert_allclose(row, plain)
+
+
+def test_studentised_maximum_by_hand_with_a_constant_family() -> None:
+    families = np.array([[3.0, 1.0], [1.0, 1.0]])
+    assert statistics.studentised_maximum(families).tolist() == [1.0, 0.0]
+
+
+def test_training_rows_are_white_and_constant_dimensions_stay_finite(reference: DriftReference) -> None:
+    embeddings, logits = rows(0, 300)
+    projected = reference.project(embeddings, logits)
+    assert projected.shape == (300, 9)
+    assert projected.dtype == np.float32
+    np.testing.assert_allclose(np.cov(projected[:, :8].T), np.eye(8), atol=1e-4)
+
+
+def test_false_alarms_stay_within_the_level() -> None:
+    windows = 120
+    seeds = range(0, 1000 * windows, 1000)
+    alarms = sum(detect(reference_of(200, seed), *rows(seed + 2, 60), SETTINGS).drifted for seed in seeds)
+    assert alarms <= binom.ppf(0.999, windows, SETTINGS.level)
+
+
+def test_a_shifted_mean_is_found_every_time(reference: DriftReference) -> None:
+    results = [detect(reference, *rows(seed, 150, shift=0.6), SETTINGS) for seed in range(100, 110)]
+    assert all(result.drifted for result in results)
+    assert min(result.effect_size for result in results) > 0.3
+
+
+def test_a_shift_of_the_head_alone_is_found(reference: DriftReference) -> None:
+    result = detect(reference, *rows(50, 200, head=1.0), SETTINGS)
+    assert result.drifted
+    assert result.head_shift > 0.5
+    assert result.effect_size < 0.15
+
+
+def test_equal_input_gives_equal_results(reference: DriftReference) -> None:
+    window = rows(60, 120)
+    assert detect(reference, *window, SETTINGS) == detect(reference, *window, SETTINGS)
+
+
+def test_a_large_window_is_sampled(reference: DriftReference) -> None:
+    result = detect(reference, *rows(61, 500), dataclasses.replace(SETTINGS, maximum_window=80))
+    assert (result.n, result.window_rows) == (80, 500)
+
+
+def test_a_window_of_one_known_source_is_no_drift() -> None:
+    movies, products = rows(1, 300), rows(2, 300, shift=2.0)
+    held_out = np.vstack([movies[0], products[0]])
+    logits = np.vstack([movies[1], products[1]])
+    sources = ["movies"] * 300 + ["products"] * 300
+    known = drift_reference.fit(rows(0, 300)[0], held_out, logits, sources, "abc", SETTINGS)
+    result = detect(known, *rows(70, 150, shift=2.0), SETTINGS)
+    assert not result.drifted
+    assert result.nearest_source == "products"
+    p_values = {test["source"]: test["p_value"] for test in result.by_source}
+    assert p_values["all"] == p_values["movies"] == pytest.approx(1 / 200)
+    assert detect(known, *rows(71, 150, shift=-2.0), SETTINGS).drifted
+
+
+def test_more_classes_have_a_head_slice_each() -> None:
+    generator = np.random.default_rng(3)
+    embeddings, _ = rows(4, 100)
+    logits = generator.normal(size=(100, 3))
+    three = drift_reference.fit(embeddings, embeddings, logits, ["a"] * 100, "abc", SETTINGS)
+    assert three.project(embeddings, logits).shape == (100, 8 + 3)
+    np.testing.assert_allclose(three.project(embeddings, logits + 5)[:, 8:], three.head, atol=1e-5)
+    with pytest.raises(DataError, match="rows of 3 columns"):
+        three.project(embeddings, logits[:, :2])
+
+
+def test_constant_embeddings_are_no_drift() -> None:
+    embeddings, logits = np.ones((60, 4)), np.zeros((60, 2))
+    constant = drift_reference.fit(embeddings, embeddings, logits, ["a"] * 60, "abc", SETTINGS)
+    assert detect(constant, embeddings, logits, SETTINGS).p_value == 1.0
+
+
+def test_bad_windows_get_one_clear_line(reference: DriftReference) -> None:
+    embeddings, logits = rows(80, 60)
+    with pytest.raises(DataError, match="at least 50 texts, the window has 1;"):
+        detect(reference, embeddings[:1], logits[:1], SETTINGS)
+    with pytest.raises(DataError, match="rows of 12 columns, found shape 60x11"):
+        detect(reference, embeddings[:, 1:], logits, SETTINGS)
+    with pytest.raises(DataError, match="60 rows of embeddings but 59"):
+        detect(reference, embeddings, logits[1:], SETTINGS)
+    embeddings[4, 2] = np.nan
+    with pytest.raises(DataError, match="NaN or infinity in 1 rows, first in row 4"):
+        detect(reference, embeddings, logits, SETTINGS)
+
+
+def test_a_level_that_can_never_fire_is_refused(reference: DriftReference) -> None:
+    with pytest.raises(SettingsError, match="at least 999"):
+        detect(reference, *rows(81, 60), dataclasses.replace(SETTINGS, level=0.001))
+
+
+def test_a_reference_survives_the_disk(reference: DriftReference, tmp_path) -> None:
+    reference.save(tmp_path / "drift_reference.npz")
+    again = DriftReference.load(tmp_path / "drift_reference.npz")
+    window = rows(90, 60)
+    assert detect(again, *window, SETTINGS) == detect(reference, *window, SETTINGS)
+    assert again.model_digest == "abc"
+
+
+def test_damaged_and_changed_references_are_refused(reference: DriftReference, tmp_path) -> None:
+    path = tmp_path / "drift_reference.npz"
+    with pytest.raises(ModelFolderError, match="does not exist"):
+        DriftReference.load(path)
+    reference.save(path)
+    whole = path.read_bytes()
+    arrays = dict(np.load(path))
+    for content in (b"", b"no archive", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(ModelFolderError, match="damaged"):
+            DriftReference.load(path)
+    np.savez(path, **(arrays | {"slices": arrays["slices"] + 1}))
+    with pytest.raises(ModelFolderError, match="was changed"):
+        DriftReference.load(path)
+    np.savez(path, **{name: array for name, array in arrays.items() if name != "head"})
+    with pytest.raises(ModelFolderError, match="holds no array head"):
+        DriftReference.load(path)
+    np.savez(path, **(arrays | {"sources": np.array([{"a": 1}], dtype=object)}))
+    with pytest.raises(ModelFolderError, match="damaged"):
+        DriftReference.load(path)
+
+
+@pytest.mark.parametrize(
+    ("p_value", "effect", "labels", "verdict", "words"),
+    [
+        (0.2, 0.5, 900, "quiet", "p = 0.2 is above the level 0.01"),
+        (0.001, 0.1, 900, "quiet", "0.100 standard deviations is below 0.15"),
+        (0.001, 0.5, 199, "wait", "only 199 of the 200 labelled rows"),
+        (0.01, 0.15, 200, "retrain", "200 labelled rows"),
+    ],
+)
+def test_policy(
+    reference: DriftReference, p_value: float, effect: float, labels: int, verdict: str, words: str
+) -> None:
+    measured: DriftResult = detect(reference, *rows(91, 60), SETTINGS)
+    result = dataclasses.replace(measured, p_value=p_value, effect_size=effect)
+    decision = decide(result, labels, DriftSettings())
+    assert decision.verdict == verdict
+    assert words in decision.reason
+    assert decision.reason.endswith(".")
