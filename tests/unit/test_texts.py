@@ -31,7 +31,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, content: bytes, message: str) -> 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there is no file .*nowhere.csv"):
+    with pytest.raises(DataError, match=r"there is no file .*nowhere\.csv"):
         read_texts(tmp_path / "nowhere.csv")
 
 
