@@ -24,7 +24,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 run: setup ## Close the loop on this machine: train, serve, drift, retrain, recover
 	$(BIN)/everbert run
 
-test: setup lint ## Every test
+test: setup ## Every test
 	$(BIN)/python -m pytest
 
 test-fast: setup ## The tests that take seconds
