@@ -1,0 +1,126 @@
+"""Where the served model comes from: a folder, read once, or a champion pointer in the object store, followed."""
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from components import logs
+from components.classifier.classifier import Classifier
+from components.classifier.model_folder import DESCRIPTION
+from components.errors import ModelFolderError, StorageError
+from components.storage import ObjectStore, is_s3, local_folder, split_uri
+
+_WARM_UP = ["good", "bad " * 40, "so so " * 200]  # short, middling and longer than one window
+
+
+@dataclass(frozen=True)
+class Champion:
+    """What the pointer says: the version that should be served, and where it is."""
+
+    model_version: str
+    uri: str
+    etag: str  # of the pointer object
+
+
+def load_warm(location: str) -> Classifier:
+    """The classifier of a model folder (a path, or s3://), checked and warmed up.
+
+    Raises ModelFolderError or StorageError.
+    """
+    with local_folder(location) as folder:
+        classifier = Classifier.load(folder)
+        classifier.predict(_WARM_UP)
+    return classifier
+
+
+def read_champion(location: str) -> Champion | None:
+    """The champion pointer under s3://BUCKET/models/NAME, or None where there is none.
+
+    Raises ModelFolderError if the pointer is damaged, StorageError if the store fails.
+    """
+    bucket, prefix = split_uri(location)
+    key = f"{prefix.rstrip('/')}/champion.json"
+    found = ObjectStore(bucket).get(key)
+    if found is None:
+        return None
+    try:
+        content = json.loads(found[0])
+        return Champion(str(content["model_version"]), str(content["uri"]), found[1])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelFolderError(f"s3://{bucket}/{key} is not a champion pointer; promote a model again") from error
+
+
+def load_champion(champion: Champion) -> Classifier:
+    """The classifier that the pointer names. Raises ModelFolderError if another version is found there."""
+    classifier = load_warm(champion.uri)
+    if classifier.version != champion.model_version:
+        raise ModelFolderError(
+            f"{champion.uri} holds version {classifier.version}, but the champion is {champion.model_version}"
+        )
+    return classifier
+
+
+def first(location: str) -> tuple[Classifier, Champion | None]:
+    """What to serve at the start, and the pointer that said so (None: a model folder, not to be followed)."""
+    if not is_s3(location):
+        return load_warm(location), None
+    champion = read_champion(location)
+    if champion is not None:
+        return load_champion(champion), champion
+    bucket, prefix = split_uri(location)
+    if ObjectStore(bucket).head(f"{prefix.rstrip('/')}/{DESCRIPTION}") is None:
+        raise ModelFolderError(f"{location} holds neither a champion.json nor a model; promote a model first")
+    return load_warm(location), None
+
+
+class Follower(threading.Thread):
+    """Looks for a new champion every `poll_seconds` and hands it over, loaded and warm.
+
+    A champion that cannot be loaded is reported once and passed over: the old one goes on.
+    """
+
+    def __init__(self, location: str, current: Champion, swap: Callable[[Classifier], None], poll_seconds: float):
+        super().__init__(name="follower", daemon=True)
+        self._location = location
+        self._seen = current
+        self._serving = current.model_version
+        self._swap = swap
+        self._poll_seconds = poll_seconds
+        self._stopped = threading.Event()
+        self._last_warning = ""
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def run(self) -> None:
+        while not self._stopped.wait(self._poll_seconds):
+            try:
+                self.poll()
+                self._last_warning = ""
+            except Exception as error:  # the server must go on with the model it has, whatever happens here
+                self._warn(error)
+
+    def poll(self) -> None:
+        """Look once. Raises StorageError (tried again at the next poll) or what loading the champion raises."""
+        champion = read_champion(self._location)
+        if champion is None or champion.etag == self._seen.etag:
+            return
+        if champion.model_version != self._serving:
+            try:
+                classifier = load_champion(champion)
+            except StorageError:
+                raise
+            except Exception:
+                self._seen = champion  # do not download a broken model again and again
+                raise
+            self._swap(classifier)
+            logs.event("model replaced", previous=self._serving, model_version=champion.model_version)
+            self._serving = champion.model_version
+        self._seen = champion
+
+    def _warn(self, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        if reason != self._last_warning:
+            logs.warning("new champion not served", reason=reason, model_version=self._serving)
+        self._last_warning = reason

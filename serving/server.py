@@ -1,0 +1,85 @@
+"""The model server: KServe's own, with Everbert's predictor, logs and checks."""
+
+import logging
+import os
+import socket
+from typing import Any
+
+import torch
+
+import serving.kserve_import  # noqa: F401  kserve reads sys.argv when it is imported
+
+from fastapi.exceptions import RequestValidationError  # isort: skip
+from fastapi.responses import JSONResponse  # isort: skip
+from kserve import ModelServer  # isort: skip
+from kserve.model_server import app  # isort: skip
+
+from components import logs
+from components.config import ServingSettings
+from components.errors import ResourceError
+from serving.follower import Follower, first
+from serving.predictor import SentimentPredictor, StrictDataPlane
+
+_GRACE_SECONDS = 30
+
+
+def serve(model: str, name: str, http_port: int, grpc_port: int, settings: ServingSettings) -> None:
+    """Serve until SIGTERM, V1 and V2 on `http_port`, gRPC V2 on `grpc_port`, on all interfaces.
+
+    `model` is a model folder, loaded once, or s3://BUCKET/models/NAME, whose champion is followed.
+    Raises ResourceError (a port is taken), ModelFolderError, StorageError; nothing listens before the model is warm.
+    """
+    logs.configure()
+    _quiet()
+    _check_ports(http_port, grpc_port)
+    torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    classifier, champion = first(model)
+    predictor = SentimentPredictor(name, classifier, settings)
+    server = ModelServer(
+        http_port=http_port, grpc_port=grpc_port, workers=1, enable_latency_logging=False, grace_period=_GRACE_SECONDS
+    )
+    server.dataplane = StrictDataPlane(model_registry=server.registered_models)
+    app.add_exception_handler(RequestValidationError, _malformed)
+    if champion is not None:
+        Follower(model, champion, lambda new: setattr(predictor, "classifier", new), settings.poll_seconds).start()
+    logs.event("serving", model=name, model_version=classifier.version, http_port=http_port, grpc_port=grpc_port)
+    server.start([predictor])
+    logs.event("stopped", model=name)
+
+
+def _check_ports(*ports: int) -> None:
+    # gRPC shares a port that another server already has without a word, so look before loading anything.
+    if len(set(ports)) < len(ports):
+        raise ResourceError(f"HTTP and gRPC cannot both use port {ports[0]}; give two different ports")
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("0.0.0.0", port))  # noqa: S104  as kserve does
+            except (OSError, OverflowError) as error:
+                reason = getattr(error, "strerror", None) or "not a port"
+                raise ResourceError(f"cannot listen on port {port} ({reason}); choose another") from error
+
+
+def _quiet() -> None:
+    """kserve's and uvicorn's warnings go to Everbert's log; their access and latency lines go nowhere."""
+    for name in ("kserve", "kserve.trace", "uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = logging.getLogger("everbert").handlers
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
+        logger.addFilter(_name_the_error)
+
+
+def _name_the_error(record: logging.LogRecord) -> bool:
+    """Log an exception's type and not its message: a library may put the text of a review there."""
+    if record.exc_info and record.exc_info[0] is not None:
+        record.fields = {"error": record.exc_info[0].__name__}
+        record.msg, record.args = "request failed", ()
+    return True
+
+
+async def _malformed(_: Any, error: Any) -> JSONResponse:
+    first_problem = error.errors()[0]
+    where = ".".join(str(part) for part in first_problem["loc"])
+    return JSONResponse({"error": f"the request is malformed at {where}: {first_problem['msg']}"}, status_code=400)

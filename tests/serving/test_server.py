@@ -1,0 +1,202 @@
+"""The real server, as a process: all protocols agree, bad requests are the client's fault, no text is logged."""
+
+import dataclasses
+import json
+import signal
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import requests
+from server_process import Server, free_port, running, start
+
+from components.classifier.classifier import PREDICTION_COLUMNS, Classifier, Prediction
+from components.errors import DeploymentError
+from serving.client import predict_grpc, predict_v1, predict_v2
+
+pytestmark = pytest.mark.slow
+
+TEXTS = ["a fine film", "dull <br /> and long", "Größe 😀 \x00 ok", "", "word " * 300]
+MARKER = "xyzzyplugh"  # stands in every malformed text; must never reach the log
+SETTINGS = '{"threads": 1, "maximum_texts": 8, "maximum_characters": 5000}'
+
+
+@pytest.fixture(scope="module")
+def server(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(str(small_model), tmp_path_factory.mktemp("server") / "log", SETTINGS) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def expected(small_model: Path) -> list[Prediction]:
+    return Classifier.load(small_model).predict(TEXTS)
+
+
+def assert_same(found: list[Prediction], expected: list[Prediction]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert [type(v) for v in dataclasses.astuple(one)] == [int, str, float, bool, int, str]
+        assert one.confidence_score == pytest.approx(other.confidence_score, abs=2e-6)
+        assert dataclasses.replace(one, confidence_score=0.0) == dataclasses.replace(other, confidence_score=0.0)
+
+
+def binary_request(items: list[bytes], shape: list[int], **json_part: Any) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of a V2 request of the binary extension, one tensor."""
+    raw = b"".join(struct.pack("<I", len(item)) + item for item in items)
+    tensor = {"name": "text", "shape": shape, "datatype": "BYTES", "parameters": {"binary_data_size": len(raw)}}
+    head = json.dumps({"inputs": [tensor]} | json_part).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head)), "Content-Type": "application/octet-stream"}
+    return head + raw, headers
+
+
+def post_binary(server: Server, body: bytes, headers: dict[str, str]) -> requests.Response:
+    return requests.post(f"{server.url}/v2/models/sentiment/infer", data=body, headers=headers, timeout=30)
+
+
+def test_v1_v2_and_grpc_equal_the_classifier(server: Server, expected: list[Prediction]) -> None:
+    assert len({p.predicted_label for p in expected}) == 2, "both labels must occur for the comparison to mean much"
+    assert expected[4].windows > 1
+    assert_same(predict_v1(server.url, "sentiment", TEXTS), expected)
+    assert_same(predict_v2(server.url, "sentiment", TEXTS), expected)
+    assert_same(predict_grpc(server.address, "sentiment", TEXTS), expected)
+
+
+def test_v1_takes_objects_with_a_text(server: Server, expected: list[Prediction]) -> None:
+    body = {"instances": [{"text": TEXTS[0]}, TEXTS[1]]}
+    answer = requests.post(f"{server.url}/v1/models/sentiment:predict", json=body, timeout=30).json()
+    assert list(answer["predictions"][0]) == list(PREDICTION_COLUMNS)
+    assert_same([Prediction(**item) for item in answer["predictions"]], expected[:2])
+
+
+@pytest.mark.parametrize("shape", [[5], [5, 1]])
+def test_binary_extension_equals_the_classifier(server: Server, expected: list[Prediction], shape: list[int]) -> None:
+    answer = post_binary(server, *binary_request([t.encode() for t in TEXTS], shape))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["model_version"] == expected[0].model_version
+    columns = {output["name"]: output["data"] for output in answer.json()["outputs"]}
+    assert tuple(columns) == PREDICTION_COLUMNS
+    assert_same([Prediction(*row) for row in zip(*columns.values(), strict=True)], expected)
+
+
+def test_binary_answer(server: Server, expected: list[Prediction]) -> None:
+    body, headers = binary_request([t.encode() for t in TEXTS], [5], parameters={"binary_data_output": True})
+    answer = post_binary(server, body, headers)
+    length = int(answer.headers["Inference-Header-Content-Length"])
+    outputs, raw, columns = json.loads(answer.content[:length])["outputs"], answer.content[length:], {}
+    for output in outputs:
+        size = output["parameters"]["binary_data_size"]
+        columns[output["name"]], raw = raw[:size], raw[size:]
+    assert raw == b""
+    assert struct.unpack("<5q", columns["predicted_label"]) == tuple(p.predicted_label for p in expected)
+    assert struct.unpack("<5d", columns["confidence_score"]) == pytest.approx(
+        [p.confidence_score for p in expected], abs=2e-6
+    )
+
+
+def test_metadata_tells_tensors_and_version(server: Server, expected: list[Prediction]) -> None:
+    metadata = requests.get(f"{server.url}/v2/models/sentiment", timeout=10).json()
+    assert metadata["versions"] == [expected[0].model_version]
+    assert metadata["inputs"] == [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
+    assert [output["name"] for output in metadata["outputs"]] == list(PREDICTION_COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "", "{", "[]", json.dumps([MARKER]), "null", "3", "{}", '{"instances": null}', '{"instances": []}',
+        json.dumps({"instances": MARKER}), json.dumps({"instances": {"text": MARKER}}), '{"instances": [1]}',
+        '{"instances": [null]}', '{"instances": [["good"]]}', '{"instances": [{"review": "good"}]}',
+        '{"instances": [{"text": 1}]}', json.dumps({"instances": [MARKER] * 9}),
+        json.dumps({"instances": [MARKER * 501]}), b"\xff\xfe",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
+def test_malformed_v1_is_a_4xx(server: Server, body: str, content_type: str) -> None:
+    headers = {"Content-Type": content_type}
+    answer = requests.post(f"{server.url}/v1/models/sentiment:predict", data=body, headers=headers, timeout=30)
+    assert_refused(server, answer)
+
+
+def tensor(**changes: Any) -> dict[str, Any]:
+    return {"name": "text", "shape": [1], "datatype": "BYTES", "data": [MARKER]} | changes
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [], {}, {"inputs": []}, {"inputs": MARKER}, {"inputs": [{"name": "text"}]},
+        {"inputs": [tensor(name="a"), tensor(name="b")]}, {"inputs": [tensor(datatype="FP32", data=[1.0])]},
+        {"inputs": [tensor(datatype="NONE")]}, {"inputs": [tensor(shape=[2])]}, {"inputs": [tensor(shape=[1, 2])]},
+        {"inputs": [tensor(shape=[-1])]}, {"inputs": [tensor(shape=[])]}, {"inputs": [tensor(shape=[0], data=[])]},
+        {"inputs": [tensor(data=[1])]}, {"inputs": [tensor(data=[None])]}, {"inputs": [tensor(data=MARKER)]},
+        {"inputs": [tensor(data=[MARKER] * 9, shape=[9])]}, {"inputs": [tensor(data=[MARKER * 501])]},
+        {"inputs": [tensor()], "outputs": [{"name": "no such output"}]},
+    ],
+)  # fmt: skip
+def test_malformed_v2_is_a_4xx(server: Server, body: Any) -> None:
+    assert_refused(server, requests.post(f"{server.url}/v2/models/sentiment/infer", json=body, timeout=30))
+
+
+@pytest.mark.parametrize("cut", [1, 3, 12])
+def test_a_truncated_binary_tensor_is_a_4xx(server: Server, cut: int) -> None:
+    body, headers = binary_request([MARKER.encode()], [1])
+    assert_refused(server, post_binary(server, body[:-cut], headers))
+
+
+def test_bytes_that_are_not_utf8_are_a_4xx(server: Server) -> None:
+    assert_refused(server, post_binary(server, *binary_request([MARKER.encode() + b"\xff"], [1])))
+
+
+def test_binary_without_its_header_is_a_4xx(server: Server) -> None:
+    body, headers = binary_request([MARKER.encode()], [1])
+    del headers["Inference-Header-Content-Length"]
+    assert_refused(server, post_binary(server, body, headers))
+    assert_refused(server, post_binary(server, body, headers | {"Inference-Header-Content-Length": "many"}))
+    assert_refused(server, post_binary(server, b"{}", headers | {"Inference-Header-Content-Length": "2"}))
+
+
+def assert_refused(server: Server, answer: requests.Response) -> None:
+    assert 400 <= answer.status_code < 500, (answer.status_code, answer.text)
+    line = answer.json()["error"]
+    assert line
+    assert "\n" not in line
+    assert MARKER not in server.log.read_text()
+
+
+@pytest.mark.parametrize("texts", [[], [MARKER] * 9, [MARKER * 501]])
+def test_malformed_grpc_is_an_invalid_argument(server: Server, texts: list[str]) -> None:
+    with pytest.raises(DeploymentError, match="INVALID_ARGUMENT") as raised:
+        predict_grpc(server.address, "sentiment", texts)
+    assert isinstance(raised.value.__cause__, grpc.RpcError)
+    assert MARKER not in server.log.read_text()
+
+
+def test_an_unknown_model_is_a_404(server: Server) -> None:
+    with pytest.raises(DeploymentError, match="404"):
+        predict_v1(server.url, "other", ["good"])
+
+
+def test_every_log_line_is_json(server: Server) -> None:
+    lines = server.log.read_text().splitlines()
+    assert any(json.loads(line)["event"] == "serving" for line in lines)
+
+
+def test_a_taken_port_is_named_before_the_model_is_loaded(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))  # noqa: S104
+        taken.listen()
+        port = taken.getsockname()[1]
+        for ports in ((port, free_port()), (free_port(), port)):
+            process = start(str(tmp_path / "no model"), *ports, "{}", tmp_path / "log")
+            assert process.wait(60) == 2
+            assert f"port {port}" in (tmp_path / "log").read_text()
+
+
+def test_sigterm_ends_it_well(small_model: Path, tmp_path: Path) -> None:
+    with running(str(small_model), tmp_path / "log") as server:
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+    assert '"stopped"' in server.log.read_text()
