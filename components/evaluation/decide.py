@@ -23,9 +23,10 @@ class Decision:
     def promoted(self) -> bool:
         return self.verdict == "promote"
 
-    def record(self, evaluation: dict[str, Any], settings: PromotionSettings) -> dict[str, Any]:
+    def record(self, evaluation: dict[str, Any], settings: PromotionSettings, new_sources: list[str]) -> dict[str, Any]:
         """The decision record: everything that `decide` saw, and what it said."""
-        return {"kind": "promotion", "evaluation": evaluation, "settings": asdict(settings), **asdict(self)}
+        seen = {"evaluation": evaluation, "settings": asdict(settings), "new_sources": new_sources}
+        return {"kind": "promotion", **seen, **asdict(self)}
 
 
 def decide(evaluation: dict[str, Any], settings: PromotionSettings, new_sources: list[str]) -> Decision:
@@ -47,7 +48,7 @@ def decide(evaluation: dict[str, Any], settings: PromotionSettings, new_sources:
 
 
 def mcnemar(only_challenger_right: int, only_champion_right: int) -> float:
-    """Exact one-sided p-value that the challenger is no better: McNemar 1947 by the binomial; 1 with no discordant row."""
+    """Exact one-sided p-value that the challenger is no better (McNemar 1947); 1 if the two never differ."""
     discordant = only_challenger_right + only_champion_right
     if discordant == 0:
         return 1.0
@@ -73,8 +74,9 @@ def _better(sources: list[dict[str, Any]], settings: PromotionSettings) -> dict[
     rows, p = sum(s["rows"] for s in sources), mcnemar(won, lost)
     holds = bool(sources) and p <= settings.level
     gain = (won - lost) / max(1, rows)
+    names = ", ".join(s["source"] for s in sources) or "no new source"
     finding = (
-        f"On the {rows} held-out rows of {', '.join(s['source'] for s in sources) or 'no new source'} the challenger is "
+        f"On the {rows} held-out rows of {names} the challenger is "
         f"{'better' if holds else 'not provably better'}: {gain:+.3f} accuracy, right where the champion is wrong on "
         f"{won} rows and wrong where it is right on {lost} (p = {p:.2g}, level {settings.level})."
     )

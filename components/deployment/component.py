@@ -1,0 +1,15 @@
+"""The KFP adapter of deploy."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.LIGHT, install_kfp_package=False)
+def deploy(model_name: str, version: str, bucket: str, server_url: str) -> None:
+    """Make a registered version the one that is served; it is champion once the server answers with it."""
+    from components import tracking
+    from components.deployment import deploy as step
+    from components.storage import ObjectStore
+
+    step.deploy(ObjectStore(bucket), tracking.version(model_name, version), server_url=server_url)

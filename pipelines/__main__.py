@@ -1,0 +1,5 @@
+"""python -m pipelines is the command `everbert`."""
+
+from pipelines.command import main
+
+main()

@@ -1,0 +1,261 @@
+"""everbert run: the closed loop on one machine, with every real part running.
+
+prepare, train, evaluate, decide, register, deploy through KFP; serve; score what comes in; check for drift; retrain;
+roll over to the successor without a failed request. Object store, MLflow and model server run on loopback ports.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version as library_version
+from pathlib import Path
+from typing import Any
+
+from components import tracking
+from components.config import Settings, as_overrides
+from components.data.texts import digest_of
+from components.deployment import pointer
+from components.errors import EverbertError, ResourceError
+from components.files import write_json
+from components.storage import ObjectStore, local_folder
+from pipelines.local_runner import LocalRun, run_local
+from pipelines.local_services import free_port, mlflow_server, object_store
+from pipelines.loop_report import summary, table, write_page
+
+BUCKET = "everbert"
+MODEL = "sentiment"
+SAMPLES = Path(__file__).resolve().parent.parent / "samples"
+DOMAINS = ("products", "tweets", "news")
+_EXAMPLES = ["A wonderful film, moving and funny.", "Two hours of my life that I will never get back."]
+_SERVER_SECONDS = 90
+
+
+@dataclass
+class Loop:
+    """What the loop knows: where things are, and what it saw."""
+
+    folder: Path
+    settings: Settings
+    base_model: str
+    domain: str
+    store: ObjectStore
+    mlflow_url: str
+    http_port: int = field(default_factory=free_port)
+    grpc_port: int = field(default_factory=free_port)
+    seconds: dict[str, float] = field(default_factory=dict)
+    checks: dict[str, Any] = field(default_factory=dict)
+    requests: dict[str, int] = field(default_factory=dict)
+    runs: list[LocalRun] = field(default_factory=list)
+
+    @property
+    def server_url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Say what happens, and time it."""
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        started = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - started
+
+
+@contextlib.contextmanager
+def services(folder: Path) -> Iterator[tuple[ObjectStore, str]]:
+    """The object store and MLflow, with their addresses in the environment for as long as they run."""
+    with object_store(folder / "store") as s3:
+        before = dict(os.environ)
+        os.environ.update(s3.environment)
+        try:
+            store = ObjectStore(BUCKET)
+            store.create_bucket()
+            with mlflow_server(folder / "mlflow", f"s3://{BUCKET}/models", s3.environment) as url:
+                os.environ["MLFLOW_TRACKING_URI"] = url
+                yield store, url
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+@contextlib.contextmanager
+def model_server(loop: Loop) -> Iterator[None]:
+    """The KServe model server as a process of its own, following the champion; ready when the block starts."""
+    import requests
+
+    command = [sys.executable, "-m", "pipelines", "serve", "--model", f"s3://{BUCKET}/models/{MODEL}"]
+    command += ["--name", MODEL, "--http-port", str(loop.http_port), "--grpc-port", str(loop.grpc_port)]
+    with open(loop.folder / "server.log", "wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            deadline = time.monotonic() + _SERVER_SECONDS
+            while True:
+                with contextlib.suppress(requests.RequestException):
+                    if requests.get(f"{loop.server_url}/v2/models/{MODEL}/ready", timeout=5).status_code == 200:
+                        break
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise ResourceError(f"the model server did not become ready; see {loop.folder / 'server.log'}")
+                time.sleep(0.2)
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextlib.contextmanager
+def steady_requests(loop: Loop) -> Iterator[None]:
+    """Requests all through the block, five a second; counts the answered and the failed, by model version."""
+    from serving.client import predict_v1
+
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.wait(0.2):
+            try:
+                version = predict_v1(loop.server_url, MODEL, _EXAMPLES[:1])[0].model_version
+            except Exception:  # any failure at all is what is counted
+                version = "failed"
+            loop.requests[version] = loop.requests.get(version, 0) + 1
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+@contextlib.contextmanager
+def run_loop(loop: Loop) -> Iterator[None]:
+    """The loop itself, once the services are up. Fills `loop` with what was seen; the server is up in the block."""
+    archive = str(SAMPLES / "movies.tar.gz")
+    arguments: dict[str, Any] = {
+        "sources": [archive],
+        "sources_digest": digest_of([archive]),
+        "bucket": BUCKET,
+        "model_name": MODEL,
+        "base_model": loop.base_model,
+        "settings": as_overrides(loop.settings),
+    }
+    with loop.step("train the first model on movies"):
+        loop.runs.append(run_local(arguments, loop.folder / "pipeline" / "first"))
+    _require_champion("the first model was not promoted", loop)
+    with model_server(loop):
+        with loop.step("ask it over V1, V2 and gRPC"):
+            _ask_every_protocol(loop)
+        with loop.step("movies come in: score, check"):
+            _come_in(loop, "movies", arguments)
+        with loop.step(f"{loop.domain} come in: score, check, retrain, roll over"), steady_requests(loop):
+            loop.store.upload(SAMPLES / "labels" / f"{loop.domain}.csv", f"labels/{loop.domain}.csv")
+            _come_in(loop, loop.domain, arguments)
+        yield
+
+
+def _come_in(loop: Loop, window: str, arguments: dict[str, Any]) -> None:
+    """Drop a CSV into incoming/, score it with the champion, check it; the check may retrain."""
+    from components.batch.score import score_object
+    from components.classifier.classifier import Classifier
+    from pipelines.drift_check import check
+
+    loop.store.upload(SAMPLES / "incoming" / f"{window}.csv", f"incoming/{window}.csv")
+    champion = _require_champion("there is no champion", loop)
+    with local_folder(champion.uri) as folder:
+        classifier = Classifier.load(folder)
+        score_object(loop.store, f"incoming/{window}.csv", classifier, loop.settings.batch)
+        again = arguments | {
+            "champion": champion.uri,
+            "warm_start": champion.uri,
+            "replay": loop.store.uri(f"datasets/{classifier.description.data_set_digest}"),
+            "server_url": loop.server_url,
+        }
+
+        def submit(retrain: dict[str, Any]) -> LocalRun:
+            run = run_local(retrain, loop.folder / "pipeline" / f"retrain-{window}")
+            loop.runs.append(run)
+            return run
+
+        loop.checks[window] = check(loop.store, window, folder, loop.folder / "reports", loop.settings, again, submit)
+
+
+def _require_champion(otherwise: str, loop: Loop) -> tracking.ModelVersion:
+    champion = tracking.champion(MODEL)
+    if champion is None or pointer.read(loop.store, MODEL) is None:
+        raise EverbertError(f"{otherwise}; see {loop.folder / 'pipeline'}")
+    return champion
+
+
+def _ask_every_protocol(loop: Loop) -> None:
+    from serving.client import predict_grpc, predict_v1, predict_v2
+
+    answers = [
+        predict_v1(loop.server_url, MODEL, _EXAMPLES),
+        predict_v2(loop.server_url, MODEL, _EXAMPLES),
+        predict_grpc(f"127.0.0.1:{loop.grpc_port}", MODEL, _EXAMPLES),
+    ]
+    if not answers[0] == answers[1] == answers[2]:
+        raise EverbertError("V1, V2 and gRPC gave different predictions for the same texts")
+    for text, prediction in zip(_EXAMPLES, answers[0], strict=True):
+        print(f"  {text!r}: {prediction.predicted_sentiment} {prediction.confidence_score:.3f}", file=sys.stderr)
+
+
+def run(work: Path, settings: Settings, base_model: str, domain: str, keep: bool) -> dict[str, Any]:
+    """Close the loop in a fresh folder `work`/run and return its summary. With `keep`, stay up until interrupted.
+
+    Raises ResourceError if another run uses the folder; whatever happens, no process of it is left behind.
+    """
+    folder = (work / "run").resolve()
+    with _only_run(work):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        with services(folder) as (store, mlflow_url):
+            loop = Loop(folder, settings, base_model, domain, store, mlflow_url)
+            with run_loop(loop):
+                result = _summarize(loop)
+                if keep:
+                    _stay(loop)
+    return result
+
+
+@contextlib.contextmanager
+def _only_run(work: Path) -> Iterator[None]:
+    work.mkdir(parents=True, exist_ok=True)
+    with open(work / "lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ResourceError(f"another run uses {work}; stop it, or choose another --work-dir") from error
+        yield
+
+
+def _summarize(loop: Loop) -> dict[str, Any]:
+    evaluation = None
+    if len(loop.runs) > 1:
+        path = loop.runs[-1].artifact("evaluate", "evaluation")
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+    versions = {name: library_version(name) for name in ("torch", "transformers", "kfp", "kserve", "mlflow", "scipy")}
+    result = summary(loop, evaluation, versions)
+    write_json(loop.folder / "summary.json", result)
+    write_page(result)
+    print("\n" + table(result) + f"\n\nreport: {result['report']}", file=sys.stderr)
+    return result
+
+
+def _stay(loop: Loop) -> None:
+    environment = {name: os.environ[name] for name in ("AWS_ENDPOINT_URL", "MLFLOW_TRACKING_URI")}
+    print(f"\nStaying up; Ctrl-C stops everything.\n  server      {loop.server_url}/v2/models/{MODEL}", file=sys.stderr)
+    print(f"  gRPC        127.0.0.1:{loop.grpc_port}\n  MLflow      {loop.mlflow_url}", file=sys.stderr)
+    print(f"  S3          {environment['AWS_ENDPOINT_URL']} (credentials in {loop.folder / 'store'})", file=sys.stderr)
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()

