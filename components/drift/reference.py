@@ -61,7 +61,7 @@ class DriftReference:
         """Write the arrays and their digest, atomically."""
         arrays = self._arrays()
         with files.new_file(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, digest=np.array(_digest(arrays)), **arrays)
+            np.savez(file, allow_pickle=False, digest=np.array(_digest(arrays)), **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> "DriftReference":
