@@ -20,6 +20,9 @@ from components.errors import DataError, ModelFolderError
 # dividing by its own deviation would turn rounding errors into drift.
 RELATIVE_FLOOR = 1e-3
 ABSOLUTE_FLOOR = 1e-6
+# Slices end here, in standard deviations: one wild text would otherwise dominate the squared distance of every
+# permutation and hide the drift of all the others.
+LIMIT = 6.0
 ARRAYS = ("mean", "components", "head_mean", "head_deviation", "slices", "head", "sources", "model_digest")
 
 
@@ -51,11 +54,8 @@ class DriftReference:
         logits = _checked("logits", logits, 2 if width == 1 else width)
         if len(embeddings) != len(logits):
             raise DataError(f"{len(embeddings)} rows of embeddings but {len(logits)} rows of logits; pass one of each")
-        pieces = (
-            (embeddings - self.mean) @ self.components,
-            (_margins(logits) - self.head_mean) / self.head_deviation,
-        )
-        return np.hstack(pieces).astype(np.float32)
+        head = (_margins(logits) - self.head_mean) / self.head_deviation
+        return np.hstack([_slices((embeddings - self.mean) @ self.components), _slices(head)])
 
     def save(self, path: str | Path) -> None:
         """Write the arrays and their digest, atomically."""
@@ -104,8 +104,8 @@ def fit(
         components=components,
         head_mean=head_mean,
         head_deviation=head_deviation,
-        slices=((held_out - mean) @ components).astype(np.float32),
-        head=((margins - head_mean) / head_deviation).astype(np.float32),
+        slices=_slices((held_out - mean) @ components),
+        head=_slices((margins - head_mean) / head_deviation),
         sources=[str(source) for source in held_out_sources],
         model_digest=model_digest,
     )
@@ -127,6 +127,10 @@ def _margins(logits: np.ndarray) -> np.ndarray:
     if logits.shape[1] == 2:
         return logits[:, 1:] - logits[:, :1]
     return logits - logits.mean(axis=1, keepdims=True)
+
+
+def _slices(values: np.ndarray) -> np.ndarray:
+    return np.clip(values, -LIMIT, LIMIT).astype(np.float32)
 
 
 def _checked(name: str, values: np.ndarray, width: int | None = None) -> np.ndarray:

@@ -97,6 +97,12 @@ def test_a_shift_of_the_head_alone_is_found(reference: DriftReference) -> None:
     assert result.effect_size < 0.15
 
 
+def test_one_wild_text_does_not_hide_the_drift_of_the_others(reference: DriftReference) -> None:
+    embeddings, logits = rows(51, 150, shift=0.6)
+    embeddings[7] += 500
+    assert detect(reference, embeddings, logits, SETTINGS).drifted
+
+
 def test_equal_input_gives_equal_results(reference: DriftReference) -> None:
     window = rows(60, 120)
     assert detect(reference, *window, SETTINGS) == detect(reference, *window, SETTINGS)
