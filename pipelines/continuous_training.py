@@ -57,7 +57,7 @@ def continuous_training(
     )
     for state_changing in (decided, registered):
         state_changing.set_caching_options(False)
-    with dsl.If(decided.outputs["promoted"] == True, name="proven better"):  # noqa: E712 (a KFP condition)
+    with dsl.If(decided.outputs["Output"] == True, name="proven better"):  # noqa: E712 (a KFP condition)
         deploy(
             model_name=model_name, version=registered.output, bucket=bucket, server_url=server_url
         ).set_caching_options(False)

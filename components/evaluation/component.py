@@ -1,7 +1,5 @@
 """The KFP adapters of evaluate and decide."""
 
-from typing import NamedTuple
-
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
 
@@ -44,10 +42,9 @@ def evaluate(
 @dsl.component(base_image=images.LIGHT, install_kfp_package=False)
 def decide(
     evaluation: Input[Artifact], new_sources: list, bucket: str, settings: dict, decision: Output[Artifact]
-) -> NamedTuple("Decided", [("promoted", bool), ("reason", str)]):  # type: ignore[valid-type]
+) -> bool:
     """Promote the challenger only on proof; the record goes to decisions/ of the bucket."""
     import json
-    from collections import namedtuple
     from pathlib import Path
 
     from components import config
@@ -58,4 +55,4 @@ def decide(
     promotion = config.load(None, settings).promotion
     made = step.decide(result, promotion, new_sources)
     keep_record(made.record(result, promotion, new_sources), Path(decision.path), bucket)
-    return namedtuple("Decided", ["promoted", "reason"])(made.promoted, made.reason)
+    return made.promoted

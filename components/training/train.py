@@ -111,7 +111,7 @@ def _step(engine: Engine, batch: Sequence[list[int]], labels: torch.Tensor) -> f
     with torch.autocast(engine.device.type, dtype=torch.bfloat16, enabled=_has_bfloat16(engine.device)):
         logits = engine.model(**padded).logits
     loss = cross_entropy(logits.float(), labels)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     return float(loss.detach())
 
 
