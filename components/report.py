@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # Placeholders that matplotlib draws with; `_svg` replaces each by a CSS variable so that dark mode works.
 INK, FAINT, RULE = "#010101", "#020202", "#030303"
@@ -82,6 +83,7 @@ def bars(groups: Sequence[str], series: Sequence[str], values: Sequence[Sequence
         drawn = axes.bar(places, heights, width * 0.92, label=name, color=SERIES[s % len(SERIES)])
         axes.bar_label(drawn, fmt="%.3g", padding=2, fontsize=10, color=INK)
     axes.set_xticks(np.arange(len(groups)), groups)
+    axes.margins(y=0.12)
     if len(series) > 1:
         _legend(axes, len(series))
     return _svg(figure)
@@ -93,6 +95,8 @@ def lines(x: Sequence[float], series: Sequence[str], values: Sequence[Sequence[f
     figure, axes = _axes(xlabel, label)
     for s, (name, heights) in enumerate(zip(series, values, strict=True)):
         axes.plot(x, heights, marker="o", markersize=4, label=name, color=SERIES[s % len(SERIES)])
+    if all(float(value).is_integer() for value in x):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(axes, len(series))
     return _svg(figure)
 

@@ -40,6 +40,11 @@ def test_chart_text_is_text() -> None:
     assert "AUC 0.8512" in CHARTS["roc"]()
 
 
+def test_epochs_are_whole_numbers() -> None:
+    assert ">2</text>" in CHARTS["lines"]()
+    assert ">1.5</text>" not in report.lines([1, 2], ["a"], [[3, 7]], "epoch", "loss")
+
+
 def test_page_escapes_words_and_keeps_figures() -> None:
     figure = CHARTS["roc"]()
     section = Section("A <b>", "<script>alert(1)</script>", [("rows", 12345)], (["x"], [["<i>"], [True]]), [figure])
