@@ -33,9 +33,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     identity = {"name": "serving", "credentials": keys, "actions": ["Admin", "Read", "Write", "List"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     ports = {flag: free_grpc_pair() for flag in ("master", "volume", "filer", "s3")}
-    command = [str(Path(sys.executable).with_name("weed")), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3",
-               f"-s3.config={folder / 's3.json'}", "-master.telemetry=false", "-s3.port.iceberg=0",
-               *(f"-{flag}.port={port}" for flag, port in ports.items())]  # fmt: skip
+    options = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-master.telemetry=false", "-s3.port.iceberg=0"]
+    options += [f"-dir={folder}", f"-s3.config={folder / 's3.json'}"]
+    options += [f"-{flag}.port={port}" for flag, port in ports.items()]
+    command = [str(Path(sys.executable).with_name("weed")), "server", *options]
     environment = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}", "AWS_ACCESS_KEY_ID": "serving",
         "AWS_SECRET_ACCESS_KEY": "serving-secret", "AWS_DEFAULT_REGION": "us-east-1",

@@ -5,6 +5,7 @@ import json
 import signal
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,16 @@ def test_malformed_grpc_is_an_invalid_argument(server: Server, texts: list[str])
         predict_grpc(server.address, "sentiment", texts)
     assert isinstance(raised.value.__cause__, grpc.RpcError)
     assert MARKER not in server.log.read_text()
+
+
+def test_health_is_answered_while_the_model_is_busy(server: Server) -> None:
+    long_request = threading.Thread(target=predict_v1, args=(server.url, "sentiment", ["a b c d " * 600] * 8))
+    answered = 0
+    long_request.start()
+    while long_request.is_alive():
+        assert requests.get(f"{server.url}/v2/health/ready", timeout=30).status_code == 200
+        answered += long_request.is_alive()
+    assert answered > 2
 
 
 def test_an_unknown_model_is_a_404(server: Server) -> None:
