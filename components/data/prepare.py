@@ -1,0 +1,246 @@
+"""prepare: from raw labelled texts to a data set folder."""
+
+import contextlib
+import csv
+import dataclasses
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.classifier.labels import LabelSet
+from components.classifier.text import clean
+from components.config import DataSettings
+from components.data.data_set import DATASET_FILE, QUARANTINE_FILE, SCHEMA, SPLITS, DataSet
+from components.data.duplicates import near_duplicates
+from components.data.sources import RawRow, read
+from components.data.splits import TEST, TRAIN, assign, replay_sample
+from components.data.spool import Spool, hash_of
+from components.errors import DataError
+from components.files import new_folder, write_json
+from components.progress import progress
+from components.storage import local_folder
+
+DROPPED = -1
+Numbers = dict[str, npt.NDArray]
+
+
+def prepare(
+    sources: Sequence[str], output: Path, settings: DataSettings, *, replay: str | None = None
+) -> dict[str, Any]:
+    """Clean, deduplicate and split the labelled texts of `sources` into the data set folder `output`.
+
+    sources: paths or s3:// addresses. replay: path or s3:// address of an earlier data set, whose validation and test
+    rows stay what they were and whose training rows are sampled in. Returns the content of dataset.json.
+    Raises DataError where the sources give no usable data set.
+    """
+    if not sources:
+        raise DataError("no source to prepare; give --source PATH")
+    with (
+        new_folder(output, DATASET_FILE) as folder,
+        tempfile.TemporaryDirectory(prefix=".spool.", dir=folder.parent) as temporary,
+        open(folder / QUARANTINE_FILE, "w", encoding="utf-8", newline="") as file,
+    ):
+        quarantine = _Quarantine(file)
+        spool = Spool(Path(temporary) / "rows.parquet", settings.seed)
+        with contextlib.closing(spool):
+            replayed = _spool_replay(spool, replay, settings) if replay else ""
+            _spool_sources(spool, sources, settings, quarantine)
+        numbers = spool.numbers()
+        splits, removed = _decide(spool, numbers, settings)
+        _quarantine_conflicts(spool, removed == "conflict", quarantine)
+        _check(numbers, splits, settings)
+        digest, counts = _write(spool, splits, folder)
+        description = {
+            "digest": digest,
+            "labels": list(settings.labels),
+            "counts": counts,
+            "class_balance": _balance(counts, settings),
+            "duplicates_removed": {
+                "exact": int((removed == "exact").sum()),
+                "near": int((removed == "near").sum()),
+                "leaks": int((removed == "leak").sum()),
+            },
+            "quarantined": dict(sorted(quarantine.counts.items())),
+            "replay": replayed,
+            "settings": dataclasses.asdict(settings) | {"labels": list(settings.labels)},
+        }
+        write_json(folder / DATASET_FILE, description)
+    return description
+
+
+class _Quarantine:
+    """quarantine.csv: source, row, reason, raw text."""
+
+    def __init__(self, file: Any) -> None:
+        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer.writerow(["source", "row", "reason", "raw_text"])
+        self.counts: Counter[str] = Counter()
+
+    def add(self, file: str, row: str, reason: str, text: str) -> None:
+        self.counts[reason.split(":")[0]] += 1
+        self._writer.writerow([file, row, reason, text.encode("utf-8", "replace").decode()])
+
+
+def _spool_sources(spool: Spool, sources: Sequence[str], settings: DataSettings, quarantine: _Quarantine) -> None:
+    labels, seen, before = LabelSet(settings.labels), set[str](), len(spool)
+    rows = (row for source in sources for row in read(str(source), settings))
+    for row in progress(rows, description="prepare: read"):
+        text, label = clean(row.text), labels.number(row.label)
+        seen |= {row.label.strip()[:40]} if len(seen) < 10 and not row.reason else set()
+        reason = row.reason or _refusal(row, text, label)
+        if reason:
+            quarantine.add(row.file, row.row, reason, row.text)
+            continue
+        content = {"id": row.id or f"{hash_of(text):016x}", "text": text, "label": label, "source": row.source}
+        place = {"label_source": row.label_source, "file": row.file, "row": row.row}
+        spool.add(content | place, TEST if row.split == "test" else -1, old=False)
+    if len(spool) == before:
+        found = f"; labels seen: {', '.join(sorted(seen))}; the label set is {labels}" if seen else ""
+        raise DataError(f"no usable row in {', '.join(map(str, sources))}{found}")
+
+
+def _refusal(row: RawRow, text: str, label: int | None) -> str:
+    if not text:
+        return "the text is empty"
+    if not row.label.strip():
+        return "the label is empty"
+    return f"label not in the label set: {row.label.strip()[:40]}" if label is None else ""
+
+
+def _spool_replay(spool: Spool, location: str, settings: DataSettings) -> str:
+    """Add the rows of an earlier data set, in their splits; returns its digest."""
+    with local_folder(location) as folder:
+        old = DataSet.load(folder)
+        if old.labels.names != settings.labels:
+            raise DataError(f"the labels of {location} are {old.labels}; the new ones {LabelSet(settings.labels)}")
+        for number, split in enumerate(SPLITS):
+            with pq.ParquetFile(folder / f"{split}.parquet") as file:
+                for batch in file.iter_batches(columns=SCHEMA.names, batch_size=2000):
+                    for row in batch.to_pylist():
+                        spool.add(row | {"file": split, "row": ""}, number, old=True)
+    return old.digest
+
+
+def _decide(spool: Spool, n: Numbers, settings: DataSettings) -> tuple[npt.NDArray, npt.NDArray]:
+    """(split of each row or DROPPED, why it was removed or "")."""
+    removed = np.full(len(spool), "", dtype="U8")
+    # Who stays among duplicates: replayed rows, then test, validation and training rows; then by content.
+    order = np.lexsort((n["content"], n["order"], -n["given"], ~n["old"]))
+    _mark_exact(n, order, removed)
+    left = order[removed[order] == ""]
+    if settings.near_duplicate_similarity < 1:
+        near = near_duplicates(
+            n["bands"][left],
+            n["old"][left],
+            lambda rows: _texts(spool, left, rows),
+            settings.near_duplicate_similarity,
+        )
+        removed[left[near]] = "near"
+    _mark_leaks(n, removed)
+    kept = np.flatnonzero(removed == "")
+    splits = np.full(len(spool), DROPPED, dtype=np.int64)
+    shares = (settings.validation_share, settings.test_share)
+    new = kept[~n["old"][kept]]
+    splits[new] = assign(n["label"][new], n["source"][new], n["given"][new], ~n["pseudo"][new], n["order"][new], shares)
+    old = np.flatnonzero(n["old"])
+    splits[old[n["given"][old] != TRAIN]] = n["given"][old[n["given"][old] != TRAIN]]
+    old = old[n["given"][old] == TRAIN]
+    wanted = round(settings.replay_ratio * int((splits[new] == TRAIN).sum()))
+    splits[old[replay_sample(n["label"][old], n["source"][old], n["order"][old], wanted)]] = TRAIN
+    return splits, removed
+
+
+def _texts(spool: Spool, left: npt.NDArray, rows: npt.NDArray) -> dict[int, str]:
+    content = spool.texts(np.sort(left[rows]))
+    return {row: content[int(left[row])] for row in rows.tolist()}
+
+
+def _mark_exact(n: Numbers, order: npt.NDArray, removed: npt.NDArray) -> None:
+    """Copies of a text with one label: all but the first go. With several labels: every new copy goes."""
+    _, group = np.unique(n["text"], return_inverse=True)
+    new = ~n["old"]
+    low, high = np.full(group.max() + 1, np.iinfo(np.int64).max), np.full(group.max() + 1, -1)
+    np.minimum.at(low, group[new], n["label"][new])
+    np.maximum.at(high, group[new], n["label"][new])
+    first = np.zeros(len(order), dtype=bool)
+    first[np.unique(group[order], return_index=True)[1]] = True
+    removed[order[~first]] = "exact"
+    removed[n["old"]] = ""
+    removed[new & (high > low)[group]] = "conflict"
+
+
+def _mark_leaks(n: Numbers, removed: npt.NDArray) -> None:
+    """An exact copy of a row that the sources hold out for the test would have leaked into training."""
+    held_out = np.unique(n["text"][(n["given"] > TRAIN) & (removed == "")])
+    removed[(removed == "exact") & (n["given"] < 0) & np.isin(n["text"], held_out)] = "leak"
+
+
+def _quarantine_conflicts(spool: Spool, conflict: npt.NDArray, quarantine: _Quarantine) -> None:
+    for start, table in spool.chunks():
+        for row in table.filter(pa.array(conflict[start : start + len(table)])).to_pylist():
+            quarantine.add(row["file"], row["row"], "the same text has different labels", row["text"])
+
+
+def _check(n: Numbers, splits: npt.NDArray, settings: DataSettings) -> None:
+    labels = LabelSet(settings.labels)
+    if not ((splits != DROPPED) & ~n["old"]).any():
+        raise DataError("no new row is left: each is a duplicate or has several labels; add other sources")
+    present = np.unique(n["label"][splits != DROPPED])
+    if len(present) == 1:
+        raise DataError(
+            f"every row has the label {labels.names[present[0]]}; a classifier needs rows of each: {labels}"
+        )
+    for number, split in enumerate(SPLITS):
+        if split == "test" and settings.test_share == 0 and not (splits == TEST).any():
+            continue
+        for label, name in labels.id2label.items():
+            rows = int(((splits == number) & (n["label"] == label)).sum())
+            if rows < settings.minimum_rows:
+                raise DataError(
+                    f"the {split} split has {rows} rows with the label {name}, fewer than {settings.minimum_rows}; "
+                    "add rows of this label or lower --minimum-rows"
+                )
+
+
+def _write(spool: Spool, splits: npt.NDArray, folder: Path) -> tuple[str, dict[str, Any]]:
+    """Write the three Parquet files; returns the digest of their rows (in any order) and counts."""
+    hashes: list[bytes] = []
+    counts: dict[str, dict[str, Counter[str]]] = {s: {k: Counter() for k in ("label", "source")} for s in SPLITS}
+    with contextlib.ExitStack() as stack:
+        files = [
+            stack.enter_context(pq.ParquetWriter(folder / f"{s}.parquet", SCHEMA, compression="zstd")) for s in SPLITS
+        ]
+        for start, table in spool.chunks():
+            for number, split in enumerate(SPLITS):
+                mine = pa.array(splits[start : start + len(table)] == number)
+                rows = table.select(SCHEMA.names).filter(mine)
+                if len(rows):
+                    files[number].write_table(rows)
+                    hashes.extend(_hashes(split, rows))
+                    for column, counter in counts[split].items():
+                        counter.update(map(str, rows.column(column).to_pylist()))
+    digest = hashlib.sha256(b"".join(sorted(hashes))).hexdigest()
+    shown = {
+        split: {"rows": sum(c["label"].values()), **{k: dict(sorted(v.items())) for k, v in c.items()}}
+        for split, c in counts.items()
+    }
+    return digest, shown
+
+
+def _hashes(split: str, rows: pa.Table) -> Iterator[bytes]:
+    for row in rows.to_pylist():
+        yield hashlib.sha256("\0".join([split, *map(str, row.values())]).encode()).digest()
+
+
+def _balance(counts: dict[str, Any], settings: DataSettings) -> dict[str, float]:
+    """Share of each label in the training rows, by name."""
+    labels, rows = counts["train"]["label"], counts["train"]["rows"]
+    return {name: round(labels.get(str(i), 0) / max(rows, 1), 4) for i, name in enumerate(settings.labels)}
