@@ -150,7 +150,6 @@ def _batch(arguments: argparse.Namespace) -> Result:
     from dataclasses import asdict
 
     from components.batch.score import score_prefix
-
     from components.classifier.classifier import Classifier
     from components.storage import ObjectStore, split_uri
 

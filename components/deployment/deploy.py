@@ -38,7 +38,7 @@ def deploy(
             f"{timeout:g} s; the previous version stays champion"
         )
     tracking.set_alias(version.name, tracking.CHAMPION, version.version)
-    logs.event("deployed", name=version.name, version=version.version, model_version=version.digest)
+    logs.event("deployed", model=version.name, version=version.version, model_version=version.digest)
     return target
 
 
