@@ -1,0 +1,140 @@
+"""Register, deploy and score with a real object store and a real MLflow."""
+
+import csv
+import io
+import json
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components import tracking
+from components.batch.score import score_file, score_object, score_prefix
+from components.classifier.classifier import PREDICTION_COLUMNS, Classifier
+from components.classifier.model_folder import describe
+from components.config import BatchSettings
+from components.deployment import pointer
+from components.deployment.deploy import deploy
+from components.deployment.pointer import Pointer
+from components.errors import ConflictError, DataError, DeploymentError, ResourceError, StorageError, TrackingError
+from components.registry.register import register
+from components.storage import ObjectStore, local_folder
+from pipelines.local_services import require_free_port
+
+pytestmark = pytest.mark.slow
+CSV = b'id,text,shop\na,"a fine, film",x\nb,,y\nc,dull and long,z\nd,too,many,fields\ne,N/A,w\n'
+SETTINGS = BatchSettings(chunk_rows=2)
+
+
+@pytest.fixture(scope="session")
+def classifier(tiny_model: Path) -> Classifier:
+    return Classifier.load(tiny_model)
+
+
+def rows_of(content: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+
+
+def test_a_registered_version_is_a_flat_folder_and_champion_only_once_deployed(
+    mlflow_server: str, bucket: ObjectStore, tiny_model: Path
+) -> None:
+    name = bucket.bucket
+    assert tracking.champion(name) is None
+    made = register(
+        tiny_model, name, data_set_digest="d", evaluation={"accuracy": 0.5}, decision={"verdict": "promote"}
+    )
+    assert made.digest == describe(tiny_model).model_version
+    assert tracking.champion(name) is None
+    with local_folder(made.uri) as folder:
+        assert describe(folder).model_version == made.digest
+    first = deploy(bucket, made)
+    assert deploy(bucket, tracking.version(name, made.version)) == first
+    assert tracking.champion(name) == made
+    with pytest.raises(TrackingError, match="no version 99"):
+        tracking.version(name, 99)
+
+
+def test_a_version_that_no_server_answers_with_is_put_back(
+    mlflow_server: str, bucket: ObjectStore, tiny_model: Path
+) -> None:
+    name = bucket.bucket
+    first, second = (register(tiny_model, name, data_set_digest=d, evaluation={}, decision={}) for d in ("one", "two"))
+    deploy(bucket, first)
+    with pytest.raises(DeploymentError, match="stays champion"):
+        deploy(bucket, second, server_url="http://127.0.0.1:9", timeout=0.5)
+    found = pointer.read(bucket, name)
+    assert found is not None
+    assert found[0].version == first.version
+    assert tracking.champion(name) == first
+
+
+def test_only_one_of_two_writers_moves_the_pointer(bucket: ObjectStore) -> None:
+    etag = pointer.write(bucket, Pointer("m", "1", "aa", "s3://b/1"), None)
+    pointer.write(bucket, Pointer("m", "2", "bb", "s3://b/2"), etag)
+    for stale in (None, etag):
+        with pytest.raises(ConflictError):
+            pointer.write(bucket, Pointer("m", "3", "cc", "s3://b/3"), stale)
+    found = pointer.read(bucket, "m")
+    assert found is not None
+    assert found[0].version == "2"
+
+
+def test_batch_keeps_the_columns_sets_bad_rows_aside_and_scores_once(
+    bucket: ObjectStore, classifier: Classifier
+) -> None:
+    bucket.put("incoming/day.csv", CSV)
+    (result,) = score_prefix(bucket, classifier, SETTINGS)
+    assert (result.rows, result.quarantined, result.model_version) == (3, 2, classifier.version)
+    content = bucket.get("predictions/day.csv")
+    assert content is not None
+    rows = rows_of(content[0])
+    assert list(rows[0]) == ["id", "text", "shop", *PREDICTION_COLUMNS]
+    assert [row["id"] for row in rows] == ["a", "c", "e"]
+    alone = classifier.predict(["a fine, film"])[0]
+    assert rows[0]["predicted_sentiment"] == alone.predicted_sentiment
+    assert float(rows[0]["confidence_score"]) == pytest.approx(alone.confidence_score, abs=1e-5)
+    aside = bucket.get("quarantine/day.csv")
+    assert aside is not None
+    assert [row["row"] for row in rows_of(aside[0])] == ["3", "5"]
+    kept = bucket.get("predictions/day.embeddings.npz")
+    assert kept is not None
+    with np.load(io.BytesIO(kept[0]), allow_pickle=False) as arrays:
+        assert arrays["embeddings"].shape == (3, 32)
+        assert str(arrays["model_version"]) == classifier.version
+    bucket.put("predictions/day.csv", b"untouched")
+    score_prefix(bucket, classifier, SETTINGS)
+    again = bucket.get("predictions/day.csv")
+    assert again is not None
+    assert again[0] == b"untouched"
+    bucket.put("incoming/day.csv", CSV + b"f,one more,v\n")
+    assert score_object(bucket, "incoming/day.csv", classifier, SETTINGS).rows == 4
+
+
+def test_a_csv_that_cannot_be_scored_is_refused_in_one_line(tmp_path: Path, classifier: Classifier) -> None:
+    source, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    for content, said in (("id,body\n1,x\n", "id, body"), ("text,windows\nx,1\n", "windows"), ("", "header")):
+        source.write_text(content)
+        with pytest.raises(DataError, match=said):
+            score_file(source, output, classifier, SETTINGS)
+        assert not output.exists()
+
+
+def test_services_that_are_down_or_refuse_are_named(bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(StorageError, match="refused the credentials"):
+        ObjectStore(bucket.bucket).put("k", json.dumps({}).encode())
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StorageError, match="does not answer"):
+        ObjectStore(bucket.bucket).put("k", b"")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(TrackingError, match="127[.]0[.]0[.]1:9"):
+        tracking.champion("m")
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ResourceError, match=f"port {taken.getsockname()[1]} is taken"):
+            require_free_port(taken.getsockname()[1])
