@@ -128,7 +128,7 @@ def test_services_that_are_down_or_refuse_are_named(bucket: ObjectStore, monkeyp
     with pytest.raises(StorageError, match="does not answer"):
         ObjectStore(bucket.bucket).put("k", b"")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with pytest.raises(TrackingError, match="127[.]0[.]0[.]1:9"):
+    with pytest.raises(TrackingError, match="MLflow server"):
         tracking.champion("m")
 
 
