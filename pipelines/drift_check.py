@@ -19,7 +19,7 @@ import numpy as np
 from components import logs
 from components.classifier.model_folder import REFERENCE
 from components.config import Settings, as_overrides
-from components.data.texts import read_texts
+from components.data.texts import read_texts, text_column
 from components.drift.detection import DriftResult, detect
 from components.drift.policy import Verdict, decide
 from components.drift.reference import DriftReference
@@ -43,7 +43,7 @@ def compare(model: str, current: str, settings: Any, report: str | None) -> dict
     page = {}
     if report:
         projected = reference.project(scores.embeddings, scores.logits)
-        page = {"report": str(write_report(Path(report), result, verdict, reference, projected))}
+        page = {"report": str(write_report(Path(report), result, verdict, reference, projected, texts))}
     return {**asdict(result), **page}
 
 
@@ -72,13 +72,13 @@ def check(
     `arguments` are those of the last pipeline run; the new run gets the newly labelled rows as its sources, the last
     run's data set as its replay, and must be better on this window's source.
     """
-    embeddings, logits = _kept_embeddings(store, window)
+    embeddings, logits, texts = _kept(store, window)
     reference = DriftReference.load(model_folder / REFERENCE)
     result = detect(reference, embeddings, logits, settings.drift)
     labelled = labelled_rows(store, window)
     verdict = decide(result, len(labelled), settings.drift)
     folder = reports / f"drift-{window}"
-    report = write_report(folder, result, verdict, reference, reference.project(embeddings, logits))
+    report = write_report(folder, result, verdict, reference, reference.project(embeddings, logits), texts)
     store.upload_folder(folder, f"reports/drift-{window}")
     record = {"kind": "retrain", "window": window, **asdict(result), **asdict(verdict)}
     store.put(f"decisions/retrain-{window}.json", json.dumps(record, indent=2).encode())
@@ -96,9 +96,14 @@ def labelled_rows(store: ObjectStore, window: str) -> list[dict[str, str]]:
     joined = []
     for row in _rows(store, f"predictions/{window}.csv"):
         if row["id"] in labels:
-            text = next(row[name] for name in ("text", "review", "reviews") if name in row)
             joined.append(
-                {"id": row["id"], "text": text, "label": labels[row["id"]], "source": window, "label_source": "delayed"}
+                {
+                    "id": row["id"],
+                    "text": _text(row),
+                    "label": labels[row["id"]],
+                    "source": window,
+                    "label_source": "delayed",
+                }
             )
     return joined
 
@@ -126,8 +131,14 @@ def _publish_labelled(store: ObjectStore, window: str, rows: list[dict[str, str]
     return store.uri(key), digest
 
 
-def _kept_embeddings(store: ObjectStore, window: str) -> tuple[np.ndarray, np.ndarray]:
+def _text(row: dict[str, str]) -> str:
+    return row[text_column(list(row), "", "the predictions")]
+
+
+def _kept(store: ObjectStore, window: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Embeddings [n, h] and logits [n, k] that batch scoring kept of the window, and their texts."""
+    predicted = _rows(store, f"predictions/{window}.csv")
     with tempfile.NamedTemporaryFile(suffix=".npz") as file:
         store.download(f"predictions/{window}.embeddings.npz", file.name)
         with np.load(file.name, allow_pickle=False) as kept:
-            return kept["embeddings"], kept["logits"]
+            return kept["embeddings"], kept["logits"], [_text(predicted[i]) for i in kept["rows"]]

@@ -14,11 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from components import logs
+from components.batch.sample import ScoreSample
 from components.classifier.classifier import PREDICTION_COLUMNS, Classifier
-from components.classifier.engine import Scores
 from components.classifier.text import clean
 from components.config import BatchSettings
 from components.data.csv_rows import records
@@ -71,7 +69,8 @@ def score_object(store: ObjectStore, key: str, classifier: Classifier, settings:
         store.upload(output, PREDICTIONS + name)
         if scored.quarantined:
             store.upload(_quarantine_of(output), QUARANTINE + name)
-        _save_embeddings(Path(folder) / "embeddings.npz", scored, classifier)
+        # Embeddings of this very forward pass, for the drift check.
+        scored.sample.save(Path(folder) / "embeddings.npz", classifier.version)
         stem = name.removesuffix(".csv")
         store.upload(Path(folder) / "embeddings.npz", f"{PREDICTIONS}{stem}.embeddings.npz")
     result = BatchResult(key, PREDICTIONS + name, scored.rows, scored.quarantined, classifier.version)
@@ -100,15 +99,14 @@ def score_file(
 class _Scored:
     rows: int
     quarantined: int
-    sample: Scores | None
+    sample: ScoreSample
 
 
 def _score(
     source: Path, output: Path, classifier: Classifier, settings: BatchSettings, where: str, column: str = ""
 ) -> _Scored:
     """Stream `source` to `output` and to its quarantine file, a chunk of rows in memory at a time."""
-    done = _Scored(0, 0, None)
-    samples: list[Scores] = []
+    done = _Scored(0, 0, ScoreSample(settings.embedding_rows))
     with (
         open(source, "rb") as file,
         open(output, "w", encoding="utf-8", newline="") as good,
@@ -133,11 +131,9 @@ def _score(
                 scores = classifier.score([fields[place] for fields in accepted])
                 for fields, prediction in zip(accepted, classifier.predictions(scores), strict=True):
                     rows.writerow([*fields, *astuple(prediction)])
-                samples.append(scores)
-                samples = [_thin(samples, settings.embedding_rows)]
+                done.sample.add(scores)
                 done.rows += len(accepted)
             bar.update(len(chunk))
-    done.sample = samples[0] if samples else None
     return done
 
 
@@ -149,21 +145,6 @@ def _header(read: Iterator[Any], where: str) -> list[str]:
     if taken:
         raise DataError(f"{where} already has a column {taken[0]}; rename it, the prediction's would be lost in it")
     return header
-
-
-def _thin(samples: list[Scores], most: int) -> Scores:
-    """At most `most` rows, evenly spread over what was kept so far."""
-    joined = Scores.concatenate(samples)
-    rows = len(joined.windows)
-    keep = np.linspace(0, rows - 1, min(rows, most)).round().astype(int)
-    return Scores(joined.logits[keep], joined.embeddings[keep], joined.windows[keep])
-
-
-def _save_embeddings(path: Path, scored: _Scored, classifier: Classifier) -> None:
-    """What the drift check takes: embeddings and logits of this very forward pass, and the model they are of."""
-    empty = np.zeros((0, 1), dtype=np.float32)
-    sample = scored.sample or Scores(empty, empty, np.zeros(0, dtype=np.int64))
-    np.savez(path, embeddings=sample.embeddings, logits=sample.logits, model_version=np.array(classifier.version))
 
 
 def _quarantine_of(output: Path) -> Path:
