@@ -1,4 +1,4 @@
-"""What a person sees at the end of `everbert run`: one table, and one HTML page."""
+"""What a person sees at the end of `everbert run`: the same tables on the terminal and on one HTML page."""
 
 from pathlib import Path
 from typing import Any
@@ -6,10 +6,15 @@ from typing import Any
 from components.files import new_file
 from components.report import Section, bars, page
 
+Table = tuple[str, list[str], list[list[str]]]  # heading, header, rows
 
-def summary(loop: Any, evaluation: dict[str, Any] | None, library_versions: dict[str, str]) -> dict[str, Any]:
-    """Plain values: accuracy by domain before and after the retrain, drift by window, seconds by step, versions."""
-    sources = [] if evaluation is None else evaluation["sources"]
+
+def summary(loop: Any, retrain: dict[str, Any] | None, versions: dict[str, str]) -> dict[str, Any]:
+    """Plain values: accuracy by domain before and after, drift by window, the decision, seconds, requests, versions.
+
+    `retrain` is the decision record of the retrain, or None if there was none.
+    """
+    sources = retrain["evaluation"]["sources"] if retrain else []
     return {
         "accuracy": [
             {
@@ -20,115 +25,108 @@ def summary(loop: Any, evaluation: dict[str, Any] | None, library_versions: dict
             }
             for s in sources
         ],
-        "drift": [
-            {
-                "window": name, "rows": c.result.n, "statistic": c.result.statistic, "p_value": c.result.p_value,
-                "effect_size": c.result.effect_size, "drifted": c.result.drifted, "verdict": c.verdict.verdict,
-                "reason": c.verdict.reason, "report": str(c.report),
-            }
-            for name, c in loop.checks.items()
-        ],
-        "requests": loop.requests,
-        "seconds": {name: round(s, 1) for name, s in loop.seconds.items()},
-        "steps": [{name: round(s, 1) for name, s in run.seconds.items()} for run in loop.runs],
-        "versions": library_versions,
+        "decision": {"verdict": retrain["verdict"], "reason": retrain["reason"]} if retrain else None,
+        "drift": [_drift(window, check) for window, check in loop.checks.items()],
+        "requests": {"answered": 0, "failed": 0} | loop.requests,
+        "seconds": {name: round(seconds, 1) for name, seconds in loop.seconds.items()},
+        "pipeline_seconds": [{name: round(s, 1) for name, s in run.seconds.items()} for run in loop.runs],
+        "versions": versions,
         "folder": str(loop.folder),
         "report": str(loop.folder / "report.html"),
-    }  # fmt: skip
+    }
 
 
-def table(result: dict[str, Any]) -> str:
-    """The summary as text, for a terminal."""
-    blocks = [
-        _columns(
-            ["accuracy on held-out rows", "rows", "before", "after", "change"],
-            [
-                [
-                    a["domain"],
-                    str(a["rows"]),
-                    f"{a['before']:.3f}",
-                    f"{a['after']:.3f}",
-                    f"{a['after'] - a['before']:+.3f}",
-                ]
-                for a in result["accuracy"]
-            ],
-        ),
-        _columns(
-            ["drift check", "rows", "statistic", "p", "effect (sd)", "verdict"],
-            [
-                [
-                    d["window"],
-                    str(d["rows"]),
-                    f"{d['statistic']:.2f}",
-                    f"{d['p_value']:.3g}",
-                    f"{d['effect_size']:.3f}",
-                    d["verdict"],
-                ]
-                for d in result["drift"]
-            ],
-        ),
-        _columns(["step", "seconds"], [[name, f"{s:.1f}"] for name, s in result["seconds"].items()]),
-        _columns(
-            ["requests during the roll-over, by model version", ""],
-            [[v, str(n)] for v, n in result["requests"].items()],
-        ),
-        "versions: " + ", ".join(f"{name} {v}" for name, v in result["versions"].items()),
+def lead(result: dict[str, Any]) -> str:
+    """The outcome in a sentence or two."""
+    if not result["accuracy"]:
+        return "No window drifted far enough for a retrain."
+    changes = [f"{a['domain']} {a['before']:.3f} to {a['after']:.3f}" for a in result["accuracy"]]
+    served = (
+        "is served" if result["decision"]["verdict"] == "promote" else "was not proven better, so the champion stays"
+    )
+    requests = result["requests"]
+    return (
+        f"The retrained model {served}. Accuracy on held-out rows, before and after: {', '.join(changes)}. "
+        f"{requests['failed']} of {requests['answered'] + requests['failed']} requests failed meanwhile."
+    )
+
+
+def tables(result: dict[str, Any]) -> list[Table]:
+    """Every table, as text cells."""
+    accuracy = [
+        [a["domain"], str(a["rows"]), f"{a['before']:.3f}", f"{a['after']:.3f}", f"{a['after'] - a['before']:+.3f}"]
+        for a in result["accuracy"]
     ]
-    return "\n\n".join(blocks)
+    drift = [
+        [
+            d["window"],
+            str(d["rows"]),
+            f"{d['statistic']:.2f}",
+            f"{d['p_value']:.3g}",
+            f"{d['effect_size']:.3f}",
+            d["verdict"],
+        ]
+        for d in result["drift"]
+    ]
+    runs = [["first", "retrain"][i] if i < 2 else str(i) for i in range(len(result["pipeline_seconds"]))]
+    steps = [
+        [step, *(f"{run[step]:.1f}" if step in run else "-" for run in result["pipeline_seconds"])]
+        for step in dict.fromkeys(step for run in result["pipeline_seconds"] for step in run)
+    ]
+    return [
+        ("Accuracy on held-out rows", ["domain", "rows", "before", "after", "change"], accuracy),
+        ("Drift checks", ["window", "texts", "statistic", "p", "effect (sd)", "verdict"], drift),
+        ("Seconds", ["stage", "seconds"], [[name, f"{s:.1f}"] for name, s in result["seconds"].items()]),
+        ("Seconds in the pipeline", ["step", *runs], steps),
+        ("Versions", ["library", "version"], [[name, version] for name, version in result["versions"].items()]),
+    ]
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """The tables for a terminal, the sentence last, where the eye is."""
+    blocks = [f"{heading}\n{_columns(header, rows)}" for heading, header, rows in tables(result) if rows]
+    return "\n\n".join([*blocks, lead(result)])
 
 
 def write_page(result: dict[str, Any]) -> Path:
-    """The summary as one self-contained HTML page; returns its path."""
+    """The tables and a chart as one self-contained HTML page; returns its path."""
+    sections = [Section(heading, table=(header, rows)) for heading, header, rows in tables(result) if rows]
     accuracy = result["accuracy"]
-    gained = [a["after"] - a["before"] for a in accuracy]
-    lead = (
-        f"Accuracy changed by at most {max(gained, key=abs):+.3f} on a domain." if gained else "There was no retrain."
-    )
-    sections = []
     if accuracy:
-        chart = bars(
-            [a["domain"] for a in accuracy],
-            ["before", "after"],
-            [[a[k] for a in accuracy] for k in ("before", "after")],
-        )
-        sections.append(Section("Accuracy on held-out rows", figures=[chart]))
-    sections += [
-        Section(
-            "Drift checks",
-            table=(
-                ["window", "rows", "statistic", "p", "effect size (sd)", "verdict", "reason"],
-                [
-                    [
-                        d["window"],
-                        str(d["rows"]),
-                        f"{d['statistic']:.2f}",
-                        f"{d['p_value']:.3g}",
-                        f"{d['effect_size']:.3f}",
-                        d["verdict"],
-                        d["reason"],
-                    ]
-                    for d in result["drift"]
-                ],
-            ),
-        ),
-        Section(
-            "Seconds by step", table=(["step", "seconds"], [[n, f"{s:.1f}"] for n, s in result["seconds"].items()])
-        ),
-        Section("Requests during the roll-over", facts=[(v, str(n)) for v, n in result["requests"].items()]),
-        Section("Versions", facts=list(result["versions"].items())),
-    ]
+        values = [[a[when] for a in accuracy] for when in ("before", "after")]
+        chart = bars([a["domain"] for a in accuracy], ["before", "after"], values)
+        sections.insert(0, Section("Accuracy by domain", figures=[chart]))
+    reasons = [(d["window"], d["reason"]) for d in result["drift"]]
+    if result["decision"]:
+        reasons.append((result["decision"]["verdict"], result["decision"]["reason"]))
+    sections.insert(-3, Section("Reasons", facts=reasons))
     path = Path(result["report"])
     with new_file(path) as temporary:
-        temporary.write_text(page("Everbert: the closed loop", lead, sections), encoding="utf-8")
+        temporary.write_text(page("Everbert: the closed loop", lead(result), sections), encoding="utf-8")
     return path
 
 
+def _drift(window: str, check: Any) -> dict[str, Any]:
+    result, verdict = check.result, check.verdict
+    return {
+        "window": window,
+        "rows": result.n,
+        "statistic": result.statistic,
+        "p_value": result.p_value,
+        "effect_size": result.effect_size,
+        "drifted": result.drifted,
+        "verdict": verdict.verdict,
+        "reason": verdict.reason,
+        "report": str(check.report),
+    }
+
+
 def _columns(header: list[str], rows: list[list[str]]) -> str:
+    """Aligned columns: the first to the left, the others to the right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in [header, *rows]
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+    def line(cells: list[str]) -> str:
+        first, *others = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        return "  ".join([first.strip().ljust(widths[0]), *others])
+
+    return "\n".join([line(header), "-" * len(line(header)), *(line(row) for row in rows)])
