@@ -90,15 +90,35 @@ class DriftSettings:
     """drift: is the current window unlike what the model was trained on, and by how much."""
 
     level: float = setting(0.01, "significance level of one check", minimum=1e-4, maximum=0.5)
-    effect_size: float = setting(
-        0.15, "smallest shift, in standard deviations of the reference, that calls for a retrain", minimum=0
-    )
     minimum_window: int = setting(50, "fewest texts a window needs before it is tested", minimum=2)
     maximum_window: int = setting(2000, "a larger window is sampled down to this many texts", minimum=50)
     components: int = setting(64, "principal components of the embeddings that are compared", minimum=1, maximum=1024)
     permutations: int = setting(999, "permutations that calibrate one test", minimum=99, maximum=100_000)
-    minimum_labels: int = setting(200, "fewest labelled new rows that a retrain needs", minimum=1)
     seed: int = setting(13, "seed of the permutations", minimum=0)
+
+
+@dataclass(frozen=True)
+class RetrainSettings:
+    """The retrain policy: what an alarm and harm must amount to, and what a retrain waits for."""
+
+    false_retrain_budget: float = setting(
+        0.01, "chance of any false alarm in a year of checks on unchanged texts", minimum=1e-6, maximum=0.5
+    )
+    checks_a_year: int = setting(8760, "most windows that are tested in a year", minimum=1, maximum=10_000_000)
+    effect_size: float = setting(
+        0.15, "smallest shift, in standard deviations of the reference, that counts as harm", minimum=0
+    )
+    estimated_loss: float = setting(
+        0.02, "smallest loss of accuracy, estimated without labels, that counts as harm", minimum=0, maximum=1
+    )
+    measured_loss: float = setting(
+        0.02, "smallest loss of accuracy on labelled rows that counts as harm", minimum=0, maximum=1
+    )
+    minimum_measured: int = setting(50, "fewest labelled rows on which a loss is measured", minimum=1)
+    minimum_labels: int = setting(200, "fewest labelled new rows that a retrain needs", minimum=1)
+    cooldown_hours: float = setting(24, "hours from one retrain to the next, at least", minimum=0, maximum=8760)
+    weekly_cap: int = setting(2, "most retrains in seven days", minimum=0, maximum=1000)
+    annotation_rows: int = setting(200, "most texts in one request for labels", minimum=0, maximum=100_000)
 
 
 @dataclass(frozen=True)
@@ -127,6 +147,7 @@ class Settings:
     training: TrainingSettings = TrainingSettings()
     promotion: PromotionSettings = PromotionSettings()
     drift: DriftSettings = DriftSettings()
+    retrain: RetrainSettings = RetrainSettings()
     serving: ServingSettings = ServingSettings()
     batch: BatchSettings = BatchSettings()
 

@@ -85,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--name", default="sentiment", metavar="NAME", help="name in the addresses (default: %(default)s)")
     flag("--http-port", type=int, default=8080, metavar="P", help="REST port (default: %(default)s)")
     flag("--grpc-port", type=int, default=8081, metavar="Q", help="gRPC port (default: %(default)s)")
-    run_sections = ("data", "training", "promotion", "drift", "batch")
+    run_sections = ("data", "training", "promotion", "drift", "retrain", "batch")
     flag = command("run", _run, "Close the loop on this machine: train, serve, drift, retrain, recover.", *run_sections)
     flag("--base-model", default=_BASE_MODEL, metavar="DIR_OR_HUB_ID", help="pre-trained BERT (default: %(default)s)")
     flag("--domain", choices=("products", "tweets", "news"), default="tweets", help="what the reviews turn into")

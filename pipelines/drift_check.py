@@ -18,10 +18,10 @@ import numpy as np
 
 from components import logs
 from components.classifier.model_folder import REFERENCE
-from components.config import Settings, as_overrides
+from components.config import RetrainSettings, Settings, as_overrides
 from components.data.texts import read_texts, text_column
 from components.drift.detection import DriftResult, detect
-from components.drift.policy import Verdict, decide
+from components.drift.policy import Seen, Verdict, decide, decide_once
 from components.drift.reference import DriftReference
 from components.drift.report import write_report
 from components.errors import DataError
@@ -39,7 +39,7 @@ def compare(model: str, current: str, settings: Any, report: str | None) -> dict
     reference = DriftReference.load(Path(model) / REFERENCE)
     scores = classifier.score(texts, description="score")
     result = detect(reference, scores.embeddings, scores.logits, settings)
-    verdict = decide(result, 0, settings)
+    verdict = decide_once(result, None, RetrainSettings())
     page = {}
     if report:
         projected = reference.project(scores.embeddings, scores.logits)
@@ -76,7 +76,13 @@ def check(
     reference = DriftReference.load(model_folder / REFERENCE)
     result = detect(reference, embeddings, logits, settings.drift)
     labelled = labelled_rows(store, window)
-    verdict = decide(result, len(labelled), settings.drift)
+    seen = Seen(
+        texts=result.window_rows, windows_counted=1, rows_waiting=0, window_size=result.n, evidence=1 / result.p_value,
+        bar=1 / result.level, p_value=result.p_value, effect_size=result.effect_size,
+        effect_interval=(result.effect_size, result.effect_size), harm=None, labelled_rows=len(labelled),
+        hours_since_retrain=None, retrains_this_week=0,
+    )  # fmt: skip
+    verdict = decide(seen, settings.retrain)
     folder = reports / f"drift-{window}"
     report = write_report(folder, result, verdict, reference, reference.project(embeddings, logits), texts)
     store.upload_folder(folder, f"reports/drift-{window}")
