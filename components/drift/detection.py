@@ -33,6 +33,8 @@ class DriftResult:
     """From 1 / (permutations + 1) to 1."""
     effect_size: float
     """Shift of the embeddings beyond what chance gives at this size, at least 0."""
+    effect_interval: tuple[float, float]
+    """95 % confidence interval of effect_size."""
     head_shift: float
     """The same for the classifier's margins."""
     level: float
@@ -73,11 +75,12 @@ def detect(
         statistic=deciding["statistic"],
         p_value=deciding["p_value"],
         effect_size=deciding["effect_size"],
+        effect_interval=tests[deciding["source"]][2],
         head_shift=deciding["head_shift"],
         level=settings.level,
         drifted=deciding["p_value"] <= settings.level,
         nearest_source=nearest,
-        by_source=[test for test, _ in tests.values()],
+        by_source=[test for test, _, _ in tests.values()],
         slice_distances=slices,
         permutations=settings.permutations,
         seed=settings.seed,
@@ -111,7 +114,7 @@ def _comparisons(reference: DriftReference, settings: DriftSettings) -> list[tup
 
 
 def _compare(rows: np.ndarray, current: np.ndarray, reference: DriftReference, settings: DriftSettings) -> tuple:
-    """One permutation test: (the facts of a by_source row, Wasserstein-2 by slice)."""
+    """One permutation test: (the facts of a by_source row, Wasserstein-2 by slice, the effect's interval)."""
     known = np.hstack([reference.slices, reference.head])[rows]
     source = ALL if len(rows) == len(reference.sources) else reference.sources[rows[0]]
     generator = np.random.default_rng(settings.seed)
@@ -131,7 +134,8 @@ def _compare(rows: np.ndarray, current: np.ndarray, reference: DriftReference, s
         "effect_size": float(effects[0]),
         "head_shift": float(effects[1]),
     }
-    return test, np.sqrt(observed).tolist()
+    low, high = np.sqrt(np.maximum(families[0, 0] - np.quantile(families[1:, 0], [0.975, 0.025]), 0))
+    return test, np.sqrt(observed).tolist(), (float(low), float(high))
 
 
 def _likeness(test: dict) -> tuple[float, float]:

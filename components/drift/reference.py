@@ -23,7 +23,30 @@ ABSOLUTE_FLOOR = 1e-6
 # Slices end here, in standard deviations: one wild text would otherwise dominate the squared distance of every
 # permutation and hide the drift of all the others.
 LIMIT = 6.0
-ARRAYS = ("mean", "components", "head_mean", "head_deviation", "slices", "head", "sources", "model_digest")
+# A test's fixed reference biases all its p-values alike; in a window this much smaller the bias does not show.
+REFERENCE_TO_WINDOW = 10
+ARRAYS = (
+    *("mean", "components", "head_mean", "head_deviation", "slices", "head"),
+    *("sources", "ids", "confidence", "correct", "model_digest"),
+)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What the model said of R labelled texts that it was not fitted to."""
+
+    embeddings: np.ndarray
+    """[R, h]"""
+    logits: np.ndarray
+    """[R, k]"""
+    sources: Sequence[str]
+    """R names, the source (domain) of each text."""
+    ids: Sequence[str]
+    """R ids of the texts in their data set."""
+    confidence: np.ndarray
+    """[R] calibrated probability of the predicted label, 0 to 1."""
+    correct: np.ndarray
+    """[R] bool, whether the predicted label is the true one."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +67,27 @@ class DriftReference:
     """[R, k'] float32, standardised margins; k' = 1 for two classes, else k."""
     sources: list[str]
     """R names, the source (domain) of each row."""
+    ids: list[str]
+    """R ids of the rows in the model's data set, to look up their texts."""
+    confidence: np.ndarray
+    """[R] float32, calibrated confidence of the predicted label."""
+    correct: np.ndarray
+    """[R] bool, whether the predicted label was right."""
     model_digest: str
     """SHA-256 of the model.safetensors that made the embeddings."""
+
+    @property
+    def largest_window(self) -> int:
+        """Most rows of a window in a series of checks against this one reference: a tenth of its rows."""
+        return len(self.slices) // REFERENCE_TO_WINDOW
+
+    def refuse_other_model(self, model_digest: str) -> None:
+        """DataError unless the embeddings to be tested are from the model that made the reference."""
+        if model_digest != self.model_digest:
+            raise DataError(
+                f"the embeddings are of model {model_digest[:12]}, the drift reference is of model "
+                f"{self.model_digest[:12]}; score the texts again with the reference's own model"
+            )
 
     def project(self, embeddings: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """[n, h] embeddings and [n, k] logits as [n, d + k'] float32 slices; DataError for other widths and NaN."""
@@ -70,31 +112,25 @@ class DriftReference:
         arrays, digest = _read(path)
         if _digest(arrays) != digest:
             raise ModelFolderError(f"{path} was changed after it was written; train the model again or restore it")
-        values = {name: arrays[name] for name in ARRAYS[:-2]}
-        return cls(**values, sources=arrays["sources"].tolist(), model_digest=str(arrays["model_digest"]))
+        names = {name: arrays[name].tolist() for name in ("sources", "ids", "model_digest")}
+        return cls(**(arrays | names))
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {name: np.asarray(getattr(self, name)) for name in ARRAYS}
 
 
-def fit(
-    train_embeddings: np.ndarray,
-    held_out_embeddings: np.ndarray,
-    held_out_logits: np.ndarray,
-    held_out_sources: Sequence[str],
-    model_digest: str,
-    settings: DriftSettings,
-) -> DriftReference:
-    """Whiten on [t, h] training embeddings; keep [R, h] held-out embeddings and [R, k] logits as the reference.
+def fit(train_embeddings: np.ndarray, held_out: HeldOut, model_digest: str, settings: DriftSettings) -> DriftReference:
+    """Whiten on [t, h] training embeddings; keep the held-out rows as the reference.
 
     Raises DataError for NaN, mismatched shapes and fewer than two rows of either kind.
     """
     train = _checked("training embeddings", train_embeddings)
-    held_out = _checked("held-out embeddings", held_out_embeddings, train.shape[1])
-    logits = _checked("held-out logits", held_out_logits)
-    if not len(held_out) == len(logits) == len(held_out_sources):
-        raise DataError("held-out embeddings, logits and sources must have one row for each text")
-    if min(len(train), len(held_out)) < 2 or logits.shape[1] < 2:
+    embeddings = _checked("held-out embeddings", held_out.embeddings, train.shape[1])
+    logits = _checked("held-out logits", held_out.logits)
+    columns = (logits, held_out.sources, held_out.ids, held_out.confidence, held_out.correct)
+    if any(len(column) != len(embeddings) for column in columns):
+        raise DataError("each held-out text must have an embedding, logits, source, id, confidence and correct")
+    if min(len(train), len(embeddings)) < 2 or logits.shape[1] < 2:
         raise DataError("a drift reference needs at least two training rows, two held-out rows and two classes")
     mean, components = _whitening(train, settings.components)
     margins = _margins(logits)
@@ -104,9 +140,12 @@ def fit(
         components=components,
         head_mean=head_mean,
         head_deviation=head_deviation,
-        slices=_slices((held_out - mean) @ components),
+        slices=_slices((embeddings - mean) @ components),
         head=_slices((margins - head_mean) / head_deviation),
-        sources=[str(source) for source in held_out_sources],
+        sources=[str(source) for source in held_out.sources],
+        ids=[str(row) for row in held_out.ids],
+        confidence=np.asarray(held_out.confidence, dtype=np.float32),
+        correct=np.asarray(held_out.correct, dtype=bool),
         model_digest=model_digest,
     )
 

@@ -8,12 +8,13 @@ confidence. The embeddings of held-out rows go into the folder as the drift chec
 
 import copy
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
@@ -56,7 +57,7 @@ def train(
         temperature = fit_temperature(scores.logits, labels)
         engine.model.save_pretrained(folder)
         engine.tokenizer.save_pretrained(folder)
-        _write_reference(engine, data_set, folder, settings)
+        _write_reference(engine, data_set, folder, temperature, settings)
         return seal(
             folder,
             ModelDescription(
@@ -172,23 +173,20 @@ def _load_start(start: str, labels: LabelSet, max_length: int) -> Engine:
     return Engine(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, max_length)
 
 
-def _write_reference(engine: Engine, data_set: DataSet, folder: Path, settings: Settings) -> None:
+def _write_reference(engine: Engine, data_set: DataSet, folder: Path, temperature: float, settings: Settings) -> None:
     """The drift check compares with held-out rows: rows that the weights were fitted to look unlike any new ones."""
     rows = data_set.frame("train")
     basis = rows.sample(min(_BASIS_ROWS, len(rows)), random_state=settings.training.seed)
-    held_out = list(_held_out(data_set))
     basis_scores = engine.score(list(basis["text"]), description="drift basis")
-    scores = engine.score([text for text, _ in held_out], description="drift reference")
-    reference.fit(
-        basis_scores.embeddings, scores.embeddings, scores.logits, [source for _, source in held_out],
-        sha256_of(folder / "model.safetensors"), settings.drift,
-    ).save(folder / REFERENCE)  # fmt: skip
-
-
-def _held_out(data_set: DataSet) -> Iterator[tuple[str, str]]:
-    for split in ("validation", "test"):
-        frame = data_set.frame(split)
-        yield from zip(frame["text"], frame["source"], strict=True)
+    held_out = pd.concat([data_set.frame("validation"), data_set.frame("test")])
+    scores = engine.score(list(held_out["text"]), description="drift reference")
+    p = probabilities(scores.logits, temperature)
+    kept = reference.HeldOut(
+        scores.embeddings, scores.logits, list(held_out["source"]), list(held_out["id"]),
+        p.max(axis=1), p.argmax(axis=1) == held_out["label"].to_numpy(),
+    )  # fmt: skip
+    digest = sha256_of(folder / "model.safetensors")
+    reference.fit(basis_scores.embeddings, kept, digest, settings.drift).save(folder / REFERENCE)
 
 
 def _calibration_metrics(

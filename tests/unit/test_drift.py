@@ -9,9 +9,8 @@ from scipy.stats import binom
 from components.config import DriftSettings
 from components.drift import reference as drift_reference
 from components.drift import statistics
-from components.drift.detection import DriftResult, detect
-from components.drift.policy import decide
-from components.drift.reference import DriftReference
+from components.drift.detection import detect
+from components.drift.reference import DriftReference, HeldOut
 from components.errors import DataError, ModelFolderError, SettingsError
 
 WIDTH = 12
@@ -30,7 +29,14 @@ def rows(seed: int, n: int, shift: float = 0.0, head: float = 0.0) -> tuple[np.n
 
 def reference_of(n: int = 400, seed: int = 0, sources: list[str] | None = None) -> DriftReference:
     held_out, logits = rows(seed + 1, n)
-    return drift_reference.fit(rows(seed, 300)[0], held_out, logits, sources or ["movies"] * n, "abc", SETTINGS)
+    return fit(rows(seed, 300)[0], held_out, logits, sources or ["movies"] * n)
+
+
+def fit(train: np.ndarray, embeddings: np.ndarray, logits: np.ndarray, sources: list[str]) -> DriftReference:
+    n = len(embeddings)
+    ids = [str(i) for i in range(n)]
+    held_out = HeldOut(embeddings, logits, sources, ids, np.full(n, 0.9), np.arange(n) % 10 > 0)
+    return drift_reference.fit(train, held_out, "abc", SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +124,7 @@ def test_a_window_of_one_known_source_is_no_drift() -> None:
     held_out = np.vstack([movies[0], products[0]])
     logits = np.vstack([movies[1], products[1]])
     sources = ["movies"] * 300 + ["products"] * 300
-    known = drift_reference.fit(rows(0, 300)[0], held_out, logits, sources, "abc", SETTINGS)
+    known = fit(rows(0, 300)[0], held_out, logits, sources)
     result = detect(known, *rows(70, 150, shift=2.0), SETTINGS)
     assert not result.drifted
     assert result.nearest_source == "products"
@@ -131,7 +137,7 @@ def test_more_classes_have_a_head_slice_each() -> None:
     generator = np.random.default_rng(3)
     embeddings, _ = rows(4, 100)
     logits = generator.normal(size=(100, 3))
-    three = drift_reference.fit(embeddings, embeddings, logits, ["a"] * 100, "abc", SETTINGS)
+    three = fit(embeddings, embeddings, logits, ["a"] * 100)
     assert three.project(embeddings, logits).shape == (100, 8 + 3)
     np.testing.assert_allclose(three.project(embeddings, logits + 5)[:, 8:], three.head, atol=1e-5)
     with pytest.raises(DataError, match="rows of 3 columns"):
@@ -140,7 +146,7 @@ def test_more_classes_have_a_head_slice_each() -> None:
 
 def test_constant_embeddings_are_no_drift() -> None:
     embeddings, logits = np.ones((60, 4)), np.zeros((60, 2))
-    constant = drift_reference.fit(embeddings, embeddings, logits, ["a"] * 60, "abc", SETTINGS)
+    constant = fit(embeddings, embeddings, logits, ["a"] * 60)
     assert detect(constant, embeddings, logits, SETTINGS).p_value == 1.0
 
 
@@ -190,23 +196,3 @@ def test_damaged_and_changed_references_are_refused(reference: DriftReference, t
     np.savez(path, **(arrays | {"sources": np.array([{"a": 1}], dtype=object)}))
     with pytest.raises(ModelFolderError, match="damaged"):
         DriftReference.load(path)
-
-
-@pytest.mark.parametrize(
-    ("p_value", "effect", "labels", "verdict", "words"),
-    [
-        (0.2, 0.5, 900, "quiet", "p = 0.2 is above the level 0.01"),
-        (0.001, 0.1, 900, "quiet", "0.100 standard deviations is below 0.15"),
-        (0.001, 0.5, 199, "wait", "only 199 of the 200 labelled rows"),
-        (0.01, 0.15, 200, "retrain", "200 labelled rows"),
-    ],
-)
-def test_policy(
-    reference: DriftReference, p_value: float, effect: float, labels: int, verdict: str, words: str
-) -> None:
-    measured: DriftResult = detect(reference, *rows(91, 60), SETTINGS)
-    result = dataclasses.replace(measured, p_value=p_value, effect_size=effect)
-    decision = decide(result, labels, DriftSettings())
-    assert decision.verdict == verdict
-    assert words in decision.reason
-    assert decision.reason.endswith(".")
