@@ -11,8 +11,8 @@ from typing import Any
 from components.errors import StepError
 from components.progress import progress, share_terminal
 
-_STARTED = re.compile(r"Executing task '(?:\x1b\[\d+m)?([\w-]+)")
-_ENDED = re.compile(r"Task '(?:\x1b\[\d+m)?([\w-]+).* finished with status (?:\x1b\[\d+m)?(\w+)")
+_STARTED = re.compile(r"Executing task (?:\x1b\[\d+m)?'([\w-]+)")  # KFP colours the name
+_ENDED = re.compile(r"Task (?:\x1b\[\d+m)?'([\w-]+).* finished with status (?:\x1b\[\d+m)?(\w+)")
 _SAID = re.compile(r"^\s*components\.errors\.\w+: (.+)$", re.MULTILINE)
 _STEPS = 6
 

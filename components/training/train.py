@@ -131,7 +131,9 @@ def _cpu_flags() -> str:
 
 
 def _validate(engine: Engine, validation: Any) -> dict[str, float]:
+    """Loss and accuracy on the validation rows, without dropout."""
     labels = validation["label"].to_numpy()
+    engine.model.eval()
     logits = engine.score(list(validation["text"])).logits
     loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels).long())
     accuracy = float(np.mean(logits.argmax(axis=1) == labels))
