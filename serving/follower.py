@@ -35,7 +35,7 @@ def load_warm(location: str) -> Classifier:
 
 
 def read_champion(location: str) -> Champion | None:
-    """The champion pointer under s3://BUCKET/models/NAME, or None where there is none.
+    """The champion pointer under s3://BUCKET/models/NAME, or None where there is none, or an empty one.
 
     Raises ModelFolderError if the pointer is damaged, StorageError if the store fails.
     """
@@ -46,6 +46,8 @@ def read_champion(location: str) -> Champion | None:
         return None
     try:
         content = json.loads(found[0])
+        if content == {}:  # its first deployment was taken back
+            return None
         return Champion(str(content["model_version"]), str(content["uri"]), found[1])
     except (ValueError, TypeError, KeyError) as error:
         raise ModelFolderError(f"s3://{bucket}/{key} is not a champion pointer; promote a model again") from error

@@ -66,6 +66,9 @@ class StrictDataPlane(DataPlane):
             raise InvalidInput(f"the request cannot be decoded ({type(error).__name__}): a field is missing, or its "
                                "type, shape or size is wrong") from error  # fmt: skip
 
+    def metadata(self) -> dict:
+        return super().metadata() | {"extensions": []}  # the repository extension is closed, see serving/server.py
+
     async def model_metadata(self, model_name: str) -> dict:
         metadata = await super().model_metadata(model_name)
         return metadata | {"versions": [self.get_model_from_registry(model_name).classifier.version]}

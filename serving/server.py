@@ -12,7 +12,9 @@ import serving.kserve_import  # noqa: F401  kserve reads sys.argv when it is imp
 from fastapi.exceptions import RequestValidationError  # isort: skip
 from fastapi.responses import JSONResponse  # isort: skip
 from kserve import ModelServer  # isort: skip
+from kserve.errors import InvalidInput  # isort: skip
 from kserve.model_server import app  # isort: skip
+from kserve.protocol.model_repository_extension import ModelRepositoryExtension  # isort: skip
 
 from components import logs
 from components.config import ServingSettings
@@ -39,12 +41,23 @@ def serve(model: str, name: str, http_port: int, grpc_port: int, settings: Servi
         http_port=http_port, grpc_port=grpc_port, workers=1, enable_latency_logging=False, grace_period=_GRACE_SECONDS
     )
     server.dataplane = StrictDataPlane(model_registry=server.registered_models)
+    server.model_repository_extension = ClosedRepository(server.registered_models)
     app.add_exception_handler(RequestValidationError, _malformed)
     if champion is not None:
         Follower(model, champion, lambda new: setattr(predictor, "classifier", new), settings.poll_seconds).start()
     logs.event("serving", model=name, model_version=classifier.version, http_port=http_port, grpc_port=grpc_port)
     server.start([predictor])
     logs.event("stopped", model=name)
+
+
+class ClosedRepository(ModelRepositoryExtension):
+    """Refuses to load or unload a model on request (400, INVALID_ARGUMENT): anybody who reaches the port may ask."""
+
+    async def load(self, model_name: str) -> None:
+        raise InvalidInput("models are not loaded on request; the server follows the champion")
+
+    async def unload(self, model_name: str) -> None:
+        raise InvalidInput("models are not unloaded on request; stop the server instead")
 
 
 def _check_ports(*ports: int) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict
+from typing import Any
 
 import requests
 
@@ -21,31 +22,39 @@ def deploy(
     """Point at `version`, wait up to `timeout` seconds until the server answers with it, then alias it champion.
 
     Without `server_url` there is nothing to wait for. Doing it again changes nothing. Raises DeploymentError after
-    putting the previous pointer back, or ConflictError if another deployment runs.
+    putting the last champion's pointer back (an empty one if there was none), or ConflictError if another deployment
+    runs.
     """
-    found = pointer.read(store, version.name)
-    current, etag = found if found else (None, None)
+    current, etag = pointer.state(store, version.name)
+    champion = tracking.champion(version.name)
     if current is not None and (current.version, current.model_version) == (version.version, version.digest):
         target = current
     else:
-        before = asdict(current) | {"previous": None} if current else None
-        target = Pointer(version.name, version.version, version.digest, version.uri, before)
+        target = Pointer(version.name, version.version, version.digest, version.uri, _last_champion(current, champion))
         etag = pointer.write(store, target, etag)
     if server_url and not _served(server_url, target, timeout):
-        _put_back(store, target, etag)
+        if etag and not _is_champion(target, champion):
+            pointer.put_back(store, target, etag)
+        stays = f"version {champion.version} stays champion" if champion else "no version is champion yet"
         raise DeploymentError(
             f"{server_url} did not answer with version {version.version} ({version.digest}) of {version.name} within "
-            f"{timeout:g} s; the previous version stays champion"
+            f"{timeout:g} s; {stays}"
         )
     tracking.set_alias(version.name, tracking.CHAMPION, version.version)
     logs.event("deployed", model=version.name, version=version.version, model_version=version.digest)
     return target
 
 
-def _put_back(store: ObjectStore, target: Pointer, etag: str | None) -> None:
-    """The pointer as it was. The first deployment has nothing to go back to: its pointer stays, for a retry."""
-    if target.previous is not None:
-        pointer.write(store, Pointer(**target.previous), etag)
+def _last_champion(current: Pointer | None, champion: tracking.ModelVersion | None) -> dict[str, Any] | None:
+    """What to go back to: the pointer that is replaced, or, if it was itself never proven, what it would go back to."""
+    if current is None or not _is_champion(current, champion):
+        return current.previous if current else None
+    return asdict(current) | {"previous": None}
+
+
+def _is_champion(one: Pointer, champion: tracking.ModelVersion | None) -> bool:
+    """The alias is set only after a server answered: a pointer alone proves nothing."""
+    return champion is not None and champion.version == one.version
 
 
 def _served(server_url: str, target: Pointer, timeout: float) -> bool:

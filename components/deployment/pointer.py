@@ -16,7 +16,7 @@ class Pointer:
     version: str  # the registry's number
     model_version: str  # the model folder's own version
     uri: str
-    previous: dict[str, Any] | None = None  # the pointer that this one replaced, without its own previous
+    previous: dict[str, Any] | None = None  # the last champion before this version, without its own previous
 
 
 def key_of(name: str) -> str:
@@ -24,20 +24,35 @@ def key_of(name: str) -> str:
 
 
 def read(store: ObjectStore, name: str) -> tuple[Pointer, str] | None:
-    """(pointer, entity tag), or None if no version of the model was ever deployed. Raises StorageError if damaged."""
+    """(pointer, entity tag), or None where no version of the model is served. Raises StorageError if damaged."""
+    pointer, etag = state(store, name)
+    return (pointer, etag) if pointer and etag else None
+
+
+def state(store: ObjectStore, name: str) -> tuple[Pointer | None, str | None]:
+    """What a writer must know: the pointer (None: no version is served) and the object's tag (None: no object)."""
     found = store.get(key_of(name))
     if found is None:
-        return None
+        return None, None
     try:
-        return Pointer(**json.loads(found[0])), found[1]
+        content = json.loads(found[0])
+        return (Pointer(**content) if content else None), found[1]
     except (ValueError, TypeError) as error:
         raise StorageError(f"{store.uri(key_of(name))} is not a champion pointer; deploy a version again") from error
 
 
 def write(store: ObjectStore, pointer: Pointer, etag: str | None) -> str:
-    """Replace the pointer with that entity tag (None: there is none yet) and return the new tag.
+    """Replace the pointer with that entity tag (None: there is no object yet) and return the new tag.
 
     Raises ConflictError, changing nothing, if somebody else wrote it meanwhile.
     """
     content = json.dumps(asdict(pointer), indent=2).encode()
     return store.put(key_of(pointer.name), content, if_match=etag, only_if_new=etag is None)
+
+
+def put_back(store: ObjectStore, pointer: Pointer, etag: str) -> None:
+    """Undo the `write` that returned `etag`: what it replaced is back, or an empty pointer, which no server follows.
+
+    Not a delete: not every object store can delete on condition. Raises ConflictError as `write` does.
+    """
+    store.put(key_of(pointer.name), json.dumps(pointer.previous or {}, indent=2).encode(), if_match=etag)

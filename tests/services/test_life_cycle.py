@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import socket
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from components.errors import ConflictError, DataError, DeploymentError, Resourc
 from components.registry.register import register
 from components.storage import ObjectStore, local_folder
 from pipelines.local_services import require_free_port
+from serving.follower import read_champion
 
 pytestmark = pytest.mark.slow
 CSV = b'id,text,shop\na,"a fine, film",x\nb,,y\nc,dull and long,z\nd,too,many,fields\ne,N/A,w\n'
@@ -62,11 +64,67 @@ def test_a_version_that_no_server_answers_with_is_put_back(
     first, second = (register(tiny_model, name, data_set_digest=d, evaluation={}, decision={}) for d in ("one", "two"))
     deploy(bucket, first)
     with pytest.raises(DeploymentError, match="stays champion"):
-        deploy(bucket, second, server_url="http://127.0.0.1:9", timeout=0.5)
+        deploy(bucket, second, server_url=NOBODY, timeout=0.5)
     found = pointer.read(bucket, name)
     assert found is not None
     assert found[0].version == first.version
     assert tracking.champion(name) == first
+
+
+NOBODY = "http://127.0.0.1:9"
+
+
+def test_a_first_version_that_no_server_answers_with_is_served_by_nobody(
+    mlflow_server: str, bucket: ObjectStore, tiny_model: Path
+) -> None:
+    name = bucket.bucket
+    made = register(tiny_model, name, data_set_digest="d", evaluation={}, decision={})
+    for _ in range(2):  # a retry meets what the first try left
+        with pytest.raises(DeploymentError, match="no version is champion yet"):
+            deploy(bucket, made, server_url=NOBODY, timeout=0.2)
+        assert pointer.read(bucket, name) is None
+        assert read_champion(bucket.uri(f"models/{name}")) is None
+        assert tracking.champion(name) is None
+    assert deploy(bucket, made).previous is None
+    assert tracking.champion(name) == made
+
+
+def test_going_back_passes_over_versions_that_were_never_proven(
+    mlflow_server: str, bucket: ObjectStore, tiny_model: Path
+) -> None:
+    """A deployment that died while it waited left its pointer; the next one must not go back to that."""
+    name = bucket.bucket
+    first, dead, third = (register(tiny_model, name, data_set_digest=d, evaluation={}, decision={}) for d in "123")
+    deploy(bucket, first)
+    current, etag = pointer.state(bucket, name)
+    assert current is not None
+    proven = asdict(current)
+    pointer.write(bucket, Pointer(name, dead.version, dead.digest, dead.uri, proven), etag)
+    with pytest.raises(DeploymentError, match=f"version {first.version} stays champion"):
+        deploy(bucket, third, server_url=NOBODY, timeout=0.2)
+    assert pointer.state(bucket, name)[0] == Pointer(**proven)
+
+
+def test_a_champion_whose_server_is_down_stays_champion(
+    mlflow_server: str, bucket: ObjectStore, tiny_model: Path
+) -> None:
+    name = bucket.bucket
+    first, second = (register(tiny_model, name, data_set_digest=d, evaluation={}, decision={}) for d in "12")
+    deploy(bucket, first)
+    deployed = deploy(bucket, second)
+    with pytest.raises(DeploymentError, match=f"version {second.version} stays champion"):
+        deploy(bucket, second, server_url=NOBODY, timeout=0.2)
+    assert pointer.state(bucket, name)[0] == deployed
+    assert tracking.champion(name) == second
+
+
+def test_what_somebody_else_wrote_meanwhile_is_not_put_back(bucket: ObjectStore) -> None:
+    mine, theirs = (Pointer("m", number, "aa", "s3://b/1") for number in "12")
+    etag = pointer.write(bucket, mine, None)
+    pointer.write(bucket, theirs, etag)
+    with pytest.raises(ConflictError):
+        pointer.put_back(bucket, mine, etag)
+    assert pointer.state(bucket, "m")[0] == theirs
 
 
 def test_only_one_of_two_writers_moves_the_pointer(bucket: ObjectStore) -> None:

@@ -15,6 +15,11 @@ import pytest
 import requests
 from server_process import Server, free_port, running, start
 
+import serving.kserve_import  # noqa: F401  kserve reads sys.argv when it is imported
+
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb  # isort: skip
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub  # isort: skip
+
 from components.classifier.classifier import PREDICTION_COLUMNS, Classifier, Prediction
 from components.errors import DeploymentError
 from serving.client import predict_grpc, predict_v1, predict_v2
@@ -188,6 +193,20 @@ def test_health_is_answered_while_the_model_is_busy(server: Server) -> None:
 def test_an_unknown_model_is_a_404(server: Server) -> None:
     with pytest.raises(DeploymentError, match="404"):
         predict_v1(server.url, "other", ["good"])
+
+
+@pytest.mark.parametrize("action", ["load", "unload"])
+def test_nobody_loads_or_unloads_a_model_by_request(server: Server, action: str) -> None:
+    for name in ("sentiment", "other"):
+        answer = requests.post(f"{server.url}/v2/repository/models/{name}/{action}", timeout=10)
+        assert_refused(server, answer)
+        request = getattr(pb, f"RepositoryModel{action.capitalize()}Request")(model_name=name)
+        with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as raised:
+            getattr(GRPCInferenceServiceStub(channel), f"RepositoryModel{action.capitalize()}")(request, timeout=10)
+        assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert requests.get(f"{server.url}/v2", timeout=10).json()["extensions"] == []
+    assert len(predict_v1(server.url, "sentiment", ["good"])) == 1
+    assert len(predict_grpc(server.address, "sentiment", ["good"])) == 1
 
 
 def test_every_log_line_is_json(server: Server) -> None:
