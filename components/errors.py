@@ -7,6 +7,7 @@ EverbertError            1  something failed that the user did not cause
 │   ├── SettingsError       a setting that does not exist or is out of range
 │   ├── StorageError        the object store: not there, credentials refused, no such bucket
 │   ├── TrackingError       the MLflow server: not there, no such model
+│   ├── ClusterError        the KFP API server: not there, credentials refused
 │   └── ResourceError       the machine: a port that is taken, a disk that is full
 ├── ConflictError        1  somebody else wrote the same object first
 ├── StepError            1  a pipeline step failed; says which, and where its log is
@@ -41,6 +42,10 @@ class StorageError(InputError):
 
 
 class TrackingError(InputError):
+    pass
+
+
+class ClusterError(InputError):
     pass
 
 
