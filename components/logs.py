@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 _LOGGER = logging.getLogger("everbert")
@@ -17,9 +18,9 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-def configure(level: int = logging.INFO) -> None:
-    """Send Everbert's events to stderr. Called by programs (the command, the server), never on import."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure(level: int = logging.INFO, path: Path | None = None) -> None:
+    """Send Everbert's events to stderr, or to a file. Called by programs (the command, the server), never on import."""
+    handler = logging.StreamHandler(sys.stderr) if path is None else logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(_JsonFormatter())
     _LOGGER.handlers[:] = [handler]
     _LOGGER.setLevel(level)

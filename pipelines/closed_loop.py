@@ -19,7 +19,7 @@ from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
 
-from components import tracking
+from components import logs, tracking
 from components.config import Settings, as_overrides
 from components.data.texts import digest_of
 from components.deployment import pointer
@@ -28,7 +28,7 @@ from components.files import write_json
 from components.storage import ObjectStore, local_folder
 from pipelines.local_runner import LocalRun, run_local
 from pipelines.local_services import free_port, mlflow_server, object_store
-from pipelines.loop_report import as_text, summary, write_page
+from pipelines.loop_report import summary, write_page
 
 BUCKET = "everbert"
 MODEL = "sentiment"
@@ -211,8 +211,9 @@ def _ask_every_protocol(loop: Loop) -> None:
         print(f"  {text!r}: {prediction.predicted_sentiment} {prediction.confidence_score:.3f}", file=sys.stderr)
 
 
-def run(work: Path, settings: Settings, base_model: str, domain: str, keep: bool) -> dict[str, Any]:
-    """Close the loop in a fresh folder `work`/run and return its summary. With `keep`, stay up until interrupted.
+@contextlib.contextmanager
+def closed_loop(work: Path, settings: Settings, base_model: str, domain: str) -> Iterator[Loop]:
+    """Close the loop in a fresh folder `work`/run; everything is up in the block, and stopped at its end.
 
     Raises ResourceError if another run uses the folder; whatever happens, no process of it is left behind.
     """
@@ -220,13 +221,11 @@ def run(work: Path, settings: Settings, base_model: str, domain: str, keep: bool
     with _only_run(work):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        logs.configure(path=folder / "events.log")  # the terminal is for the person who watches
         with services(folder) as (store, mlflow_url):
             loop = Loop(folder, settings, base_model, domain, store, mlflow_url)
             with run_loop(loop):
-                result = _summarize(loop)
-                if keep:
-                    _stay(loop)
-    return result
+                yield loop
 
 
 @contextlib.contextmanager
@@ -240,7 +239,8 @@ def _only_run(work: Path) -> Iterator[None]:
         yield
 
 
-def _summarize(loop: Loop) -> dict[str, Any]:
+def summarize(loop: Loop) -> dict[str, Any]:
+    """What the run found; also written to summary.json and report.html in its folder."""
     retrain = None
     if len(loop.runs) > 1:
         retrain = json.loads(loop.runs[-1].artifact("decide", "decision").read_text(encoding="utf-8"))
@@ -248,14 +248,22 @@ def _summarize(loop: Loop) -> dict[str, Any]:
     result = summary(loop, retrain, versions)
     write_json(loop.folder / "summary.json", result)
     write_page(result)
-    print(f"\n{as_text(result)}\n\nReport: {result['report']}", file=sys.stderr)
     return result
 
 
-def _stay(loop: Loop) -> None:
-    environment = {name: os.environ[name] for name in ("AWS_ENDPOINT_URL", "MLFLOW_TRACKING_URI")}
-    print(f"\nStaying up; Ctrl-C stops everything.\n  server      {loop.server_url}/v2/models/{MODEL}", file=sys.stderr)
-    print(f"  gRPC        127.0.0.1:{loop.grpc_port}\n  MLflow      {loop.mlflow_url}", file=sys.stderr)
-    print(f"  S3          {environment['AWS_ENDPOINT_URL']} (credentials in {loop.folder / 'store'})", file=sys.stderr)
+def stay(loop: Loop) -> None:
+    """Say where everything is, and wait for Ctrl-C."""
+    credentials = loop.folder / "store" / "s3.json"
+    places = [
+        ("server", f"{loop.server_url}/v2/models/{MODEL}"),
+        ("gRPC", f"127.0.0.1:{loop.grpc_port}"),
+        ("MLflow", loop.mlflow_url),
+        (
+            "S3",
+            f"{os.environ['AWS_ENDPOINT_URL']}, bucket {BUCKET} (credentials in {credentials})",
+        ),
+    ]
+    lines = [f"  {name:<8}{place}" for name, place in places]
+    print("\n".join(["\nStaying up; Ctrl-C stops everything.", *lines]), file=sys.stderr, flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()

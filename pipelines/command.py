@@ -38,8 +38,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(_fail(f"cannot write {error.filename or 'the output'}: {error.strerror}", InputError.exit_code))
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted", 130))
-    print(json.dumps(result, ensure_ascii=False) if parsed.json else _readable(result))
-    sys.exit(DRIFTED if parsed.step is _drift and result["drifted"] else 0)
+    if result is not None:  # else the step has said all there is to say
+        print(json.dumps(result, ensure_ascii=False) if parsed.json else _readable(result))
+    sys.exit(DRIFTED if parsed.step is _drift and result is not None and result["drifted"] else 0)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="everbert", description="A BERT text classifier that keeps itself trained.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
-    def command(name: str, step: Callable[[argparse.Namespace], Result], help: str, *sections: str) -> Any:
+    def command(name: str, step: Callable[[argparse.Namespace], Result | None], help: str, *sections: str) -> Any:
         added = commands.add_parser(name, help=help, description=help)
         added.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, on stdout")
         added.set_defaults(step=step)
@@ -166,11 +167,17 @@ def _serve(arguments: argparse.Namespace) -> Result:
     return {"served": arguments.model}
 
 
-def _run(arguments: argparse.Namespace) -> Result:
-    from pipelines.closed_loop import run
+def _run(arguments: argparse.Namespace) -> None:
+    from pipelines import closed_loop
+    from pipelines.loop_report import as_text
 
     settings = config.from_flags(arguments)
-    return run(Path(arguments.work_dir), settings, arguments.base_model, arguments.domain, arguments.keep)
+    work = Path(arguments.work_dir)
+    with closed_loop.closed_loop(work, settings, arguments.base_model, arguments.domain) as loop:
+        result = closed_loop.summarize(loop)
+        print(json.dumps(result, ensure_ascii=False) if arguments.json else as_text(result), flush=True)
+        if arguments.keep:
+            closed_loop.stay(loop)
 
 
 def _compile(arguments: argparse.Namespace) -> Result:
@@ -185,10 +192,6 @@ def _fail(message: str, code: int) -> int:
 
 
 def _readable(result: Result) -> str:
-    """A line a field; what is nested as compact JSON."""
-    width = max((len(key) for key in result), default=0)
-    lines = []
-    for key, value in result.items():
-        shown = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
-        lines.append(f"{key:<{width}}  {shown}")
-    return "\n".join(lines)
+    from pipelines.readable import readable
+
+    return readable(result)

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from components.charts import bars
 from components.files import new_file
-from components.report import Section, bars, page
+from components.report import Section, page
+from pipelines.readable import columns
 
 Table = tuple[str, list[str], list[list[str]]]  # heading, header, rows
 
@@ -83,9 +85,9 @@ def tables(result: dict[str, Any]) -> list[Table]:
 
 
 def as_text(result: dict[str, Any]) -> str:
-    """The tables for a terminal, the sentence last, where the eye is."""
-    blocks = [f"{heading}\n{_columns(header, rows)}" for heading, header, rows in tables(result) if rows]
-    return "\n\n".join([*blocks, lead(result)])
+    """The tables for a terminal, the sentence and where to look last, where the eye is."""
+    blocks = [f"{heading}\n{columns(header, rows)}" for heading, header, rows in tables(result) if rows]
+    return "\n\n".join([*blocks, lead(result), f"Report  {result['report']}\nFolder  {result['folder']}"])
 
 
 def write_page(result: dict[str, Any]) -> Path:
@@ -119,14 +121,3 @@ def _drift(window: str, check: Any) -> dict[str, Any]:
         "reason": verdict.reason,
         "report": str(check.report),
     }
-
-
-def _columns(header: list[str], rows: list[list[str]]) -> str:
-    """Aligned columns: the first to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-
-    def line(cells: list[str]) -> str:
-        first, *others = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-        return "  ".join([first.strip().ljust(widths[0]), *others])
-
-    return "\n".join([line(header), "-" * len(line(header)), *(line(row) for row in rows)])
