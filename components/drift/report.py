@@ -1,115 +1,126 @@
-"""What one drift check found, for a reader (drift.html) and for a program (drift.json)."""
+"""What one drift check found: drift.html for a reader, drift.json for a program.
 
-import dataclasses
-from collections.abc import Sequence
+The top of the page is for somebody who was woken up: what happened, how sure that is, how bad it is, what happens
+next by itself, and what is left to do.
+"""
+
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from components import files
-from components.drift.detection import DriftResult
-from components.drift.policy import Verdict
-from components.drift.reference import DriftReference
-from components.report import Section, bars, histogram_pair, page
+from components.drift.policy import large
+from components.drift.report_content import PastCheck, Report
+from components.drift.report_sections import sections
+from components.report import Answer, Status, page
 
-SLICES_SHOWN = 8
-TEXTS_SHOWN = 8
-CHARACTERS_SHOWN = 300
+__all__ = ["PastCheck", "Report", "facts", "write_report"]
+
+TONES = {"quiet": "good", "warn": "warn", "wait": "bad", "retrain": "action"}
 
 
-def write_report(
-    folder: str | Path,
-    result: DriftResult,
-    verdict: Verdict,
-    reference: DriftReference,
-    projected_current: np.ndarray,
-    texts: Sequence[str] | None = None,
-) -> Path:
-    """Write `drift.html` and `drift.json` into `folder`, each atomically; returns the path of the page.
-
-    `projected_current` is [n, d + k'], what `reference.project` gives; `texts`, if given, are its n texts in order:
-    those farthest from the reference are shown on the page.
-    """
+def write_report(folder: str | Path, report: Report) -> Path:
+    """Write `drift.html` and `drift.json` into `folder`, each atomically; returns the path of the page."""
     path = Path(folder) / "drift.html"
-    sections = [_test(result), _sources(result), *_shift(result, reference, projected_current)]
-    if texts:
-        sections.append(_examples(texts, reference, projected_current))
-    titles = {"retrain": "Drift: retrain", "wait": "Drift: wait for labels", "quiet": "Drift check: quiet"}
-    html = page(titles[verdict.verdict], verdict.reason, sections)
-    files.write_json(path.with_name("drift.json"), facts(result, verdict))
+    html = page(_title(report), report.verdict.reason, sections(report), _status(report))
+    files.write_json(path.with_name("drift.json"), facts(report))
     with files.new_file(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return path
 
 
-def facts(result: DriftResult, verdict: Verdict) -> dict[str, Any]:
-    """All of the result and the verdict as plain JSON values."""
-    return dataclasses.asdict(result) | dataclasses.asdict(verdict)
+def facts(report: Report) -> dict[str, Any]:
+    """The verdict and all that it rests on, as plain JSON values; no texts."""
+    return {
+        **asdict(report.verdict),
+        "name": report.name,
+        "model_version": report.model_version,
+        "at": report.at,
+        "run": report.run,
+        "request": report.request,
+        "result": asdict(report.result) if report.result else None,
+        "harm": asdict(report.harm) if report.harm else None,
+        "seen": asdict(report.seen) | {"harm": None} if report.seen else None,
+        "history": [asdict(check) for check in report.history],
+    }
 
 
-def _test(result: DriftResult) -> Section:
-    shown = [
-        ("texts tested", result.n),
-        ("reference texts", result.reference_rows),
-        ("p-value", result.p_value),
-        ("level", result.level),
-        ("drifted", result.drifted),
-        ("shift of the texts", f"{result.effect_size:.3f} standard deviations"),
-        ("shift of the predictions", f"{result.head_shift:.3f} standard deviations"),
-        ("statistic", result.statistic),
-        ("nearest source", result.nearest_source or "none"),
-        ("permutations", result.permutations),
+def _title(report: Report) -> str:
+    if report.result is None and not (report.seen and report.seen.windows_counted):
+        return "Not enough texts yet for a check"
+    alone = "The texts have changed" if report.verdict.verdict == "warn" else "The texts are like those the model knows"
+    return {
+        "quiet": "No alarm" if report.seen else alone,
+        "warn": "The texts have changed, but no harm is seen" if report.seen else alone,
+        "wait": "A retrain is due, but it has to wait",
+        "retrain": "The texts have changed, and a retrain has started",
+    }[report.verdict.verdict]
+
+
+def _status(report: Report) -> Status:
+    count = f"{len(report.texts):,} texts"
+    context = [report.name, count, f"model {report.model_version}" if report.model_version else "", report.at]
+    verdict = report.verdict.verdict
+    answers = [
+        Answer("How sure is that?", *_how_sure(report)),
+        Answer("How bad is it?", *_how_bad(report)),
+        Answer("What happens next?", *_what_next(report)),
+        Answer("What should I do?", *_what_to_do(report)),
     ]
-    text = (
-        "Sliced Wasserstein-2 distance between these texts and held-out texts of the training sources, as the model "
-        "sees them, against the distance that chance alone gives at this number of texts."
-    )
-    if result.window_rows > result.n:
-        text += f" A seeded sample of {result.n:,} of the {result.window_rows:,} texts was tested."
-    return Section("The test", text, shown)
+    return Status(verdict, TONES[verdict], " · ".join(part for part in context if part), answers)
 
 
-def _sources(result: DriftResult) -> Section:
-    columns = ("source", "rows", "p_value", "statistic", "effect_size", "head_shift")
-    names = ("source", "rows", "p-value", "statistic", "shift of the texts", "shift of the predictions")
-    rows = [[test[column] for column in columns] for test in result.by_source]
-    text = "A window has drifted only if it is unlike every source, so the largest p-value decides."
-    shifts = [[float(test[column]) for test in result.by_source] for column in ("effect_size", "head_shift")]
-    chart = bars([str(test["source"]) for test in result.by_source], ["texts", "predictions"], shifts, "shift (sd)")
-    return Section("Against each source", text, table=(names, rows), figures=[chart])
+def _how_sure(report: Report) -> tuple[str, str]:
+    result, seen = report.result, report.seen
+    last = f"p = {result.p_value:.2g} for {result.n:,} texts" if result else "no window is full yet"
+    if seen:
+        return f"Evidence {large(seen.evidence)}, alarm at {large(seen.bar)}", f"The last window: {last}."
+    chance = f"Unchanged texts look this unlike in {result.p_value:.2g} of all comparisons." if result else ""
+    return last[0].upper() + last[1:], chance
 
 
-def _shift(result: DriftResult, reference: DriftReference, current: np.ndarray) -> list[Section]:
-    """Where the shift is: the head's margin and the slices that moved most."""
-    width = reference.slices.shape[1]
-    distances = np.array(result.slice_distances)
-    largest = np.argsort(-distances[:width], kind="stable")[:SLICES_SHOWN]
-    heads = range(reference.head.shape[1])
-    margins = [histogram_pair(reference.head[:, k], current[:, width + k], _margin_name(k, len(heads))) for k in heads]
-    first = largest[0]
-    moved = [
-        bars([str(i + 1) for i in largest], ["distance"], [distances[largest].tolist()], "distance (sd)"),
-        histogram_pair(reference.slices[:, first], current[:, first], f"principal component {first + 1} (sd)"),
-    ]
-    return [
-        Section("The predictions", "How sure the model is, and of what, then and now.", figures=margins),
-        Section("The texts", "The principal components of the embeddings that moved most.", figures=moved),
-    ]
+def _how_bad(report: Report) -> tuple[str, str]:
+    result, harm = report.result, report.harm
+    shift = f"The texts have shifted by {_sd(result.effect_size, result.effect_interval)}." if result else ""
+    if harm is None:
+        return ("Unknown", "") if result is None else (f"A shift of {result.effect_size:.2f} sd", shift)
+    if harm.measured_accuracy is not None and harm.measured_interval:
+        words = f"Accuracy {harm.measured_accuracy:.3f}, was {harm.reference_accuracy:.3f}"
+        low, high = harm.measured_interval
+        return words, f"Measured on {harm.labelled_rows:,} labels (95 % interval {low:.3f} to {high:.3f}). {shift}"
+    low, high = harm.estimated_interval
+    words = f"Accuracy about {harm.estimated_accuracy:.3f}, was {harm.reference_accuracy:.3f}"
+    return words, f"Estimated without labels (95 % interval {low:.3f} to {high:.3f}). {shift}"
 
 
-def _margin_name(column: int, columns: int) -> str:
-    return "margin of label 1 over label 0 (sd)" if columns == 1 else f"logit of label {column} (sd)"
+def _what_next(report: Report) -> tuple[str, str]:
+    verdict, seen = report.verdict.verdict, report.seen
+    if seen is None:
+        return "Nothing by itself", "A single comparison starts no retrain; only a series of checks does."
+    waiting = f"{seen.rows_waiting:,} texts wait until a window of {seen.window_size:,} is full."
+    if verdict == "retrain":
+        run = f"Run {report.run} retrains the model" if report.run else "The pipeline retrains the model"
+        return run, "The successor takes over only if it is proven better; until then the present model answers."
+    if verdict == "wait":
+        return "The retrain starts by itself", "At the first check that finds what it waits for."
+    if verdict == "warn":
+        return "The next check asks again", f"A retrain starts by itself as soon as harm shows. {waiting}"
+    return "The next check goes on counting", waiting
 
 
-def _examples(texts: Sequence[str], reference: DriftReference, current: np.ndarray) -> Section:
-    """The texts farthest from the reference's middle, in the whitened slices."""
-    width = reference.slices.shape[1]
-    distances = np.sqrt(np.square(current[:, :width] - reference.slices.mean(axis=0)).mean(axis=1))
-    farthest = np.argsort(-distances, kind="stable")[:TEXTS_SHOWN]
-    rows = [[float(distances[i]), _shortened(texts[i])] for i in farthest]
-    return Section("The most unusual texts", table=(("distance (sd)", "text"), rows))
+def _what_to_do(report: Report) -> tuple[str, str]:
+    verdict, seen = report.verdict.verdict, report.seen
+    if report.request:
+        return f"Label {report.request_rows:,} texts", f"Fill in the column label of {report.request} where it lies."
+    if verdict == "warn":
+        labels = "If the model is meant for texts like these, put labels for them under labels/: they show the harm."
+        return "Look at the example texts below", labels
+    if verdict == "wait" and seen and seen.run_under_way:
+        return "See that the run gets on", f"The run {seen.run_under_way} holds up this one."
+    if verdict == "wait":
+        return "Nothing", "If it cannot wait: retrain.cooldown_hours and retrain.weekly_cap are the limits."
+    return "Nothing", ""
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= CHARACTERS_SHOWN else text[: CHARACTERS_SHOWN - 1] + "…"
+def _sd(effect: float, interval: tuple[float, float]) -> str:
+    return f"{effect:.2f} standard deviations (95 % interval {interval[0]:.2f} to {interval[1]:.2f})"

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from components.report import Section, confusion, page, reliability, roc
+from components.charts import confusion, reliability, roc
+from components.report import Section, page
 
 
 def evaluation_page(evaluation: dict[str, Any]) -> str:
