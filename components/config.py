@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.drift.statistics import REGISTRY
 from components.errors import SettingsError
 
 
@@ -90,10 +91,20 @@ class DriftSettings:
     """drift: is the current window unlike what the model was trained on, and by how much."""
 
     level: float = setting(0.01, "significance level of one check", minimum=1e-4, maximum=0.5)
+    statistic: str = setting(
+        "sliced_wasserstein",
+        "; ".join(f"{s.name}: {s.help}" for s in REGISTRY.values()),
+        choices=tuple(REGISTRY),
+    )
     minimum_window: int = setting(50, "fewest texts a window needs before it is tested", minimum=2)
-    maximum_window: int = setting(2000, "a larger window is sampled down to this many texts", minimum=50)
+    maximum_window: int = setting(1000, "most texts in one window of a series of checks", minimum=2)
+    exact_window: int = setting(
+        1000, "most texts that are calibrated by permutation; more are by the reference's stored null", minimum=50
+    )
     components: int = setting(64, "principal components of the embeddings that are compared", minimum=1, maximum=1024)
-    permutations: int = setting(999, "permutations that calibrate one test", minimum=99, maximum=100_000)
+    permutations: int = setting(
+        999, "most permutations that calibrate one test; it stops earlier when p is clear", minimum=99, maximum=100_000
+    )
     seed: int = setting(13, "seed of the permutations", minimum=0)
 
 

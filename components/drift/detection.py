@@ -4,17 +4,22 @@ The window is tested against the whole reference and against each source in it. 
 p-value decides: the largest is at least the true source's, so a window of a known source alarms at most at the level.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from components.config import DriftSettings
-from components.drift import statistics
-from components.drift.reference import DriftReference
+from components.drift import effect
+from components.drift.basis import LIMIT
+from components.drift.calibration import Calibrated, permutation_test, stored_test
+from components.drift.reference import ALL, DriftReference
+from components.drift.statistics import Statistic, named, quantiles_of
+from components.drift.window import Window
 from components.errors import DataError, SettingsError
 
-ALL = "all"
-MINIMUM_SOURCE_ROWS = 100
+CHUNK_ROWS = 16_384
+Chunk = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -22,15 +27,14 @@ class DriftResult:
     """Outcome of one check. Distances are in standard deviations of the reference."""
 
     n: int
-    """Rows of the window that were tested (after sampling)."""
-    window_rows: int
-    """Rows of the window before sampling."""
+    """Rows of the window."""
     reference_rows: int
     """Rows of the deciding comparison's reference."""
+    statistic_name: str
     statistic: float
-    """Studentised maximum of the two families: embedding slices and head."""
+    """The families of distances, combined; the larger, the farther apart. For a naive rule, its distance."""
     p_value: float
-    """From 1 / (permutations + 1) to 1."""
+    """Above 0, at most 1. Under no drift P(p_value <= u) <= u, over the draw of reference and window."""
     effect_size: float
     """Shift of the embeddings beyond what chance gives at this size, at least 0."""
     effect_interval: tuple[float, float]
@@ -45,99 +49,143 @@ class DriftResult:
     """Each comparison: source ('all' is the whole reference), rows, statistic, p_value, effect_size, head_shift."""
     slice_distances: list[float]
     """Wasserstein-2 by slice in the deciding comparison, embedding slices first, then the head."""
+    calibration: str
+    """'permutation' or 'stored null'."""
     permutations: int
+    """Random splits that the deciding p-value was counted over."""
     seed: int
 
 
-def detect(
-    reference: DriftReference, embeddings: np.ndarray, logits: np.ndarray, settings: DriftSettings
-) -> DriftResult:
-    """Test a window of [n, h] embeddings and [n, k] logits; equal input and settings give equal results.
+@dataclass(frozen=True)
+class _Comparison:
+    """The window against one group of the reference."""
 
-    Raises DataError for a wrong width, NaN or fewer than `minimum_window` rows, SettingsError if the level
-    is below the smallest p-value that so few permutations can give.
+    group: str
+    rows: int
+    measured: Calibrated
+    excess: float
+    head_shift: float
+    statistic: float
+
+    @property
+    def likeness(self) -> tuple[float, float]:
+        """The larger, the more the window is like that group; ties in p go to the smaller shift."""
+        return self.measured.p_value, -self.excess
+
+    @property
+    def facts(self) -> dict[str, str | int | float]:
+        """A row of DriftResult.by_source."""
+        measured = {"statistic": self.statistic, "p_value": self.measured.p_value}
+        shift = {"effect_size": effect.size(self.excess), "head_shift": self.head_shift}
+        return {"source": self.group, "rows": self.rows, **measured, **shift}
+
+
+def detect(
+    reference: DriftReference,
+    embeddings: np.ndarray,
+    logits: np.ndarray,
+    settings: DriftSettings,
+    model_digest: str | None = None,
+) -> DriftResult:
+    """Test a window of [n, h] embeddings and [n, k] logits, which may be memory maps; see `detect_stream`."""
+    if np.ndim(embeddings) != 2 or np.ndim(logits) != 2 or len(embeddings) != len(logits):
+        reference.project(embeddings, logits)  # says what is wrong
+    starts = range(0, max(len(embeddings), 1), CHUNK_ROWS)
+    chunks = ((embeddings[i : i + CHUNK_ROWS], logits[i : i + CHUNK_ROWS]) for i in starts)
+    return detect_stream(reference, chunks, settings, model_digest)
+
+
+def detect_stream(
+    reference: DriftReference, chunks: Iterable[Chunk], settings: DriftSettings, model_digest: str | None = None
+) -> DriftResult:
+    """Test a window that comes as chunks of embeddings and logits, in memory that does not grow with their number.
+
+    Equal input and settings give equal results. Raises DataError for embeddings of another model, a wrong width, NaN
+    or fewer than `minimum_window` rows, SettingsError for an unknown statistic and for a level that can never fire.
     """
-    if settings.level * (settings.permutations + 1) < 1:
-        needed = int(np.ceil(1 / settings.level)) - 1
-        raise SettingsError(f"drift.level {settings.level} can never fire; set drift.permutations to at least {needed}")
-    projected = reference.project(embeddings, logits)
-    current = _window(projected, settings)
-    tests = {name: _compare(rows, current, reference, settings) for name, rows in _comparisons(reference, settings)}
-    deciding = tests[max(tests, key=lambda name: _likeness(tests[name][0]))][0]
-    slices = tests[deciding["source"]][1]
-    known = [name for name in tests if name != ALL]
-    names = sorted(set(reference.sources))
-    nearest = max(known, key=lambda name: _likeness(tests[name][0])) if known else names[0] if len(names) == 1 else ""
+    statistic = named(settings.statistic)
+    if model_digest is not None:
+        reference.refuse_other_model(model_digest)
+    window = Window(reference.rows.shape[1], LIMIT, settings.exact_window, settings.seed)
+    for embeddings, logits in chunks:
+        window.add(reference.project(embeddings, logits))
+    if window.rows < settings.minimum_window:
+        raise DataError(
+            f"a drift check needs at least {settings.minimum_window} texts, the window has {window.rows}; "
+            "wait for more or lower drift.minimum_window"
+        )
+    tests = {group: _compare(reference, group, window, statistic, settings) for group in reference.groups()}
+    return _result(reference, window, statistic, tests, settings)
+
+
+def _compare(
+    reference: DriftReference, group: str, window: Window, statistic: Statistic, settings: DriftSettings
+) -> _Comparison:
+    """One test, exact for a window that is kept whole, else against the stored null."""
+    known, width = reference.rows[reference.groups()[group]], reference.slices.shape[1]
+    if window.sampled:
+        null = reference.null(group, statistic.name)
+        _refuse_dead_level(settings.level, len(null.families), "the stored null of this window's size allows")
+        quantiles = window.quantiles(), quantiles_of(known)
+        measured = stored_test(quantiles, (window.rows, len(known)), width, statistic, null)
+    else:
+        _refuse_dead_level(settings.level, settings.permutations, "drift.permutations allows")
+        measured = permutation_test(window.kept, known, width, statistic, settings.permutations, settings.seed)
+    excess = measured.slices - measured.chance
+    naive = statistic.threshold is not None
+    return _Comparison(
+        group=group,
+        rows=len(known),
+        measured=measured,
+        excess=float(excess[:width].mean()),
+        head_shift=effect.size(float(excess[width:].mean())),
+        statistic=float(np.sqrt(measured.families[0])) if naive else measured.evidence,
+    )
+
+
+def _refuse_dead_level(level: float, draws: int, whose: str) -> None:
+    """SettingsError if no window could have so small a p-value."""
+    if level * (draws + 1) < 1:
+        raise SettingsError(f"drift.level {level:g} can never fire: the smallest p-value that {whose} is 1/{draws + 1}")
+
+
+def _result(
+    reference: DriftReference,
+    window: Window,
+    statistic: Statistic,
+    tests: dict[str, _Comparison],
+    settings: DriftSettings,
+) -> DriftResult:
+    """What the deciding comparison says, and all of them as rows."""
+    deciding = max(tests.values(), key=lambda test: test.likeness)
+    sources = sorted(set(reference.sources))
+    known = [test for group, test in tests.items() if group != ALL]
+    nearest = max(known, key=lambda test: test.likeness).group if known else sources[0] if len(sources) == 1 else ""
+    measured = deciding.measured
     return DriftResult(
-        n=len(current),
-        window_rows=len(projected),
-        reference_rows=deciding["rows"],
-        statistic=deciding["statistic"],
-        p_value=deciding["p_value"],
-        effect_size=deciding["effect_size"],
-        effect_interval=tests[deciding["source"]][2],
-        head_shift=deciding["head_shift"],
+        n=window.rows,
+        reference_rows=deciding.rows,
+        statistic_name=statistic.name,
+        statistic=deciding.statistic,
+        p_value=measured.p_value,
+        effect_size=effect.size(deciding.excess),
+        effect_interval=_interval(reference, window, deciding),
+        head_shift=deciding.head_shift,
         level=settings.level,
-        drifted=deciding["p_value"] <= settings.level,
+        drifted=statistic.alarms(measured.p_value, measured.families, settings.level),
         nearest_source=nearest,
-        by_source=[test for test, _, _ in tests.values()],
-        slice_distances=slices,
-        permutations=settings.permutations,
+        by_source=[test.facts for test in tests.values()],
+        slice_distances=np.sqrt(measured.slices).tolist(),
+        calibration="stored null" if window.sampled else "permutation",
+        permutations=measured.draws,
         seed=settings.seed,
     )
 
 
-def _window(projected: np.ndarray, settings: DriftSettings) -> np.ndarray:
-    """The rows to test: all of them, or a seeded sample of `maximum_window`."""
-    if len(projected) < settings.minimum_window:
-        raise DataError(
-            f"a drift check needs at least {settings.minimum_window} texts, the window has {len(projected)}; "
-            "wait for more or lower drift.minimum_window"
-        )
-    if len(projected) <= settings.maximum_window:
-        return projected
-    chosen = np.random.default_rng(settings.seed).choice(len(projected), settings.maximum_window, replace=False)
-    return projected[np.sort(chosen)]
-
-
-def _comparisons(reference: DriftReference, settings: DriftSettings) -> list[tuple[str, np.ndarray]]:
-    """(name, row numbers) of the whole reference and of each source that is large enough, if there are several."""
-    sources = np.array(reference.sources)
-    found = [(ALL, np.arange(len(sources)))]
-    names = sorted(set(reference.sources))
-    if len(names) > 1:
-        for name in names:
-            rows = np.flatnonzero(sources == name)
-            if len(rows) >= max(settings.minimum_window, MINIMUM_SOURCE_ROWS) and name != ALL:
-                found.append((name, rows))
-    return found
-
-
-def _compare(rows: np.ndarray, current: np.ndarray, reference: DriftReference, settings: DriftSettings) -> tuple:
-    """One permutation test: (the facts of a by_source row, Wasserstein-2 by slice, the effect's interval)."""
-    known = np.hstack([reference.slices, reference.head])[rows]
-    source = ALL if len(rows) == len(reference.sources) else reference.sources[rows[0]]
-    generator = np.random.default_rng(settings.seed)
-    observed = statistics.wasserstein2_squared(current, known)
-    pooled = np.vstack([current, known])
-    permuted = statistics.permuted_wasserstein2_squared(pooled, len(current), settings.permutations, generator)
+def _interval(reference: DriftReference, window: Window, deciding: _Comparison) -> tuple[float, float]:
+    """Of the embeddings' shift in the deciding comparison."""
     width = reference.slices.shape[1]
-    by_slice = np.vstack([observed, permuted])
-    families = np.column_stack([by_slice[:, :width].mean(axis=1), by_slice[:, width:].mean(axis=1)])
-    maxima = statistics.studentised_maximum(families)
-    effects = np.sqrt(np.maximum(families[0] - families[1:].mean(axis=0), 0))
-    test = {
-        "source": source,
-        "rows": len(rows),
-        "statistic": float(maxima[0]),
-        "p_value": float(np.mean(maxima >= maxima[0] - 1e-9)),
-        "effect_size": float(effects[0]),
-        "head_shift": float(effects[1]),
-    }
-    low, high = np.sqrt(np.maximum(families[0, 0] - np.quantile(families[1:, 0], [0.975, 0.025]), 0))
-    return test, np.sqrt(observed).tolist(), (float(low), float(high))
-
-
-def _likeness(test: dict) -> tuple[float, float]:
-    """Sort key: the larger, the more the window is like that source; ties in p go to the smaller effect."""
-    return test["p_value"], -test["effect_size"]
+    known = reference.slices[reference.groups()[deciding.group]]
+    quantiles = window.quantiles()[:width], quantiles_of(known)
+    current = window.kept[:, :width]
+    return effect.interval(deciding.excess, deciding.measured.spread, current, window.rows, known, quantiles)

@@ -132,7 +132,7 @@ def _percentiles(values: NDArray) -> Interval:
 
 def _predicted(reference: DriftReference) -> NDArray:
     """[R] the label that was predicted for each reference row, from its standardised margins."""
-    margins = reference.head * reference.head_deviation + reference.head_mean
+    margins = reference.head * reference.basis.head_deviation + reference.basis.head_mean
     return (margins[:, 0] > 0).astype(np.int64) if margins.shape[1] == 1 else margins.argmax(axis=1)
 
 

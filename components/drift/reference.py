@@ -14,20 +14,22 @@ import numpy as np
 
 from components import files
 from components.config import DriftSettings
+from components.drift.basis import Basis, checked
+from components.drift.calibration import StoredNull, stored_null
+from components.drift.statistics import named
 from components.errors import DataError, ModelFolderError
 
-# A principal component with less than this share of the first one's standard deviation is noise or constant;
-# dividing by its own deviation would turn rounding errors into drift.
-RELATIVE_FLOOR = 1e-3
-ABSOLUTE_FLOOR = 1e-6
-# Slices end here, in standard deviations: one wild text would otherwise dominate the squared distance of every
-# permutation and hide the drift of all the others.
-LIMIT = 6.0
 # A test's fixed reference biases all its p-values alike; in a window this much smaller the bias does not show.
 REFERENCE_TO_WINDOW = 10
+ALL = "all"
+"""Name of the group of all rows."""
+MINIMUM_SOURCE_ROWS = 100
+NULL_DRAWS = 4_999
+BASIS = ("mean", "components", "head_mean", "head_deviation")
 ARRAYS = (
-    *("mean", "components", "head_mean", "head_deviation", "slices", "head"),
-    *("sources", "ids", "confidence", "correct", "model_digest"),
+    *BASIS,
+    *("slices", "head", "sources", "ids", "confidence", "correct", "model_digest"),
+    *("statistic", "null_families", "null_chance", "null_spread"),
 )
 
 
@@ -53,14 +55,7 @@ class HeldOut:
 class DriftReference:
     """Whitened held-out rows and the basis that whitens new ones."""
 
-    mean: np.ndarray
-    """[h], mean training embedding."""
-    components: np.ndarray
-    """[h, d], principal directions divided by their (floored) standard deviations."""
-    head_mean: np.ndarray
-    """[k'], mean margin of the held-out rows."""
-    head_deviation: np.ndarray
-    """[k'], standard deviation of those margins, floored."""
+    basis: Basis
     slices: np.ndarray
     """[R, d] float32, held-out embeddings in units of training standard deviations."""
     head: np.ndarray
@@ -75,11 +70,38 @@ class DriftReference:
     """[R] bool, whether the predicted label was right."""
     model_digest: str
     """SHA-256 of the model.safetensors that made the embeddings."""
+    statistic: str
+    """Name of the statistic that the stored null is of."""
+    null_families: np.ndarray
+    """[g, m, f] float32, the stored null of each group, in the order of `groups`; see calibration.StoredNull."""
+    null_chance: np.ndarray
+    """[g, d + k']"""
+    null_spread: np.ndarray
+    """[g]"""
 
     @property
     def largest_window(self) -> int:
         """Most rows of a window in a series of checks against this one reference: a tenth of its rows."""
         return len(self.slices) // REFERENCE_TO_WINDOW
+
+    @property
+    def rows(self) -> np.ndarray:
+        """[R, d + k'] all slices."""
+        return np.hstack([self.slices, self.head])
+
+    def groups(self) -> dict[str, np.ndarray]:
+        """Row numbers of what a window is compared with, by name."""
+        return groups(self.sources)
+
+    def null(self, group: str, statistic: str) -> StoredNull:
+        """The stored null of a group; DataError if the reference keeps it for another statistic."""
+        if statistic != self.statistic:
+            raise DataError(
+                f"the model's reference holds the null of {self.statistic}, not of {statistic}: a window of this size "
+                "cannot be tested with it; use that statistic or train again with drift.statistic"
+            )
+        place = list(self.groups()).index(group)
+        return StoredNull(self.null_families[place], self.null_chance[place], float(self.null_spread[place]))
 
     def refuse_other_model(self, model_digest: str) -> None:
         """DataError unless the embeddings to be tested are from the model that made the reference."""
@@ -91,13 +113,7 @@ class DriftReference:
 
     def project(self, embeddings: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """[n, h] embeddings and [n, k] logits as [n, d + k'] float32 slices; DataError for other widths and NaN."""
-        embeddings = _checked("embeddings", embeddings, len(self.mean))
-        width = len(self.head_mean)
-        logits = _checked("logits", logits, 2 if width == 1 else width)
-        if len(embeddings) != len(logits):
-            raise DataError(f"{len(embeddings)} rows of embeddings but {len(logits)} rows of logits; pass one of each")
-        head = (_margins(logits) - self.head_mean) / self.head_deviation
-        return np.hstack([_slices((embeddings - self.mean) @ self.components), _slices(head)])
+        return self.basis.project(embeddings, logits)
 
     def save(self, path: str | Path) -> None:
         """Write the arrays and their digest, atomically."""
@@ -112,11 +128,12 @@ class DriftReference:
         arrays, digest = _read(path)
         if _digest(arrays) != digest:
             raise ModelFolderError(f"{path} was changed after it was written; train the model again or restore it")
-        names = {name: arrays[name].tolist() for name in ("sources", "ids", "model_digest")}
-        return cls(**(arrays | names))
+        names = {name: arrays[name].tolist() for name in ("sources", "ids", "model_digest", "statistic")}
+        basis = Basis(**{name: arrays.pop(name) for name in BASIS})
+        return cls(basis=basis, **(arrays | names))
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return {name: np.asarray(getattr(self, name)) for name in ARRAYS}
+        return {name: np.asarray(getattr(self.basis if name in BASIS else self, name)) for name in ARRAYS}
 
 
 def fit(train_embeddings: np.ndarray, held_out: HeldOut, model_digest: str, settings: DriftSettings) -> DriftReference:
@@ -124,63 +141,45 @@ def fit(train_embeddings: np.ndarray, held_out: HeldOut, model_digest: str, sett
 
     Raises DataError for NaN, mismatched shapes and fewer than two rows of either kind.
     """
-    train = _checked("training embeddings", train_embeddings)
-    embeddings = _checked("held-out embeddings", held_out.embeddings, train.shape[1])
-    logits = _checked("held-out logits", held_out.logits)
+    train = checked("training embeddings", train_embeddings)
+    embeddings = checked("held-out embeddings", held_out.embeddings, train.shape[1])
+    logits = checked("held-out logits", held_out.logits)
     columns = (logits, held_out.sources, held_out.ids, held_out.confidence, held_out.correct)
     if any(len(column) != len(embeddings) for column in columns):
         raise DataError("each held-out text must have an embedding, logits, source, id, confidence and correct")
     if min(len(train), len(embeddings)) < 2 or logits.shape[1] < 2:
         raise DataError("a drift reference needs at least two training rows, two held-out rows and two classes")
-    mean, components = _whitening(train, settings.components)
-    margins = _margins(logits)
-    head_mean, head_deviation = margins.mean(axis=0), np.maximum(margins.std(axis=0), ABSOLUTE_FLOOR)
+    basis = Basis.fit(train, logits, settings.components)
+    rows, width = basis.project(embeddings, logits), basis.components.shape[1]
+    sources = [str(source) for source in held_out.sources]
+    statistic = named(settings.statistic)
+    nulls = [
+        stored_null(rows[group], width, statistic, NULL_DRAWS, settings.seed) for group in groups(sources).values()
+    ]
     return DriftReference(
-        mean=mean,
-        components=components,
-        head_mean=head_mean,
-        head_deviation=head_deviation,
-        slices=_slices((embeddings - mean) @ components),
-        head=_slices((margins - head_mean) / head_deviation),
-        sources=[str(source) for source in held_out.sources],
+        basis=basis,
+        slices=rows[:, :width],
+        head=rows[:, width:],
+        sources=sources,
         ids=[str(row) for row in held_out.ids],
         confidence=np.asarray(held_out.confidence, dtype=np.float32),
         correct=np.asarray(held_out.correct, dtype=bool),
         model_digest=model_digest,
+        statistic=settings.statistic,
+        null_families=np.array([null.families for null in nulls], dtype=np.float32),
+        null_chance=np.array([null.chance for null in nulls]),
+        null_spread=np.array([null.spread for null in nulls]),
     )
 
 
-def _whitening(train: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [h] and whitening matrix [h, d], from the covariance so that the cost grows with rows times h^2."""
-    mean = train.mean(axis=0)
-    centred = train - mean
-    variances, directions = np.linalg.eigh(centred.T @ centred / (len(train) - 1))
-    kept = min(wanted, train.shape[1], len(train) - 1)
-    deviations = np.sqrt(np.maximum(variances[::-1][:kept], 0))
-    floor = max(RELATIVE_FLOOR * deviations[0], ABSOLUTE_FLOOR)
-    return mean, directions[:, ::-1][:, :kept] / np.maximum(deviations, floor)
-
-
-def _margins(logits: np.ndarray) -> np.ndarray:
-    """Two classes: logit 1 minus logit 0, one column. More: logits minus their mean by row."""
-    if logits.shape[1] == 2:
-        return logits[:, 1:] - logits[:, :1]
-    return logits - logits.mean(axis=1, keepdims=True)
-
-
-def _slices(values: np.ndarray) -> np.ndarray:
-    return np.clip(values, -LIMIT, LIMIT).astype(np.float32)
-
-
-def _checked(name: str, values: np.ndarray, width: int | None = None) -> np.ndarray:
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 2 or (width is not None and values.shape[1] != width):
-        found = "x".join(str(size) for size in values.shape)
-        raise DataError(f"{name} must be rows of {width or 'numbers'} columns, found shape {found}; use the same model")
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if len(bad):
-        raise DataError(f"{name} hold NaN or infinity in {len(bad)} rows, first in row {bad[0]}; remove those rows")
-    return values
+def groups(sources: Sequence[str]) -> dict[str, np.ndarray]:
+    """Row numbers of what a window is compared with: all rows, and each large enough source if there are several."""
+    of = np.array(sources)
+    found = {ALL: np.arange(len(of))}
+    if len(set(sources)) > 1:
+        rows = {name: np.flatnonzero(of == name) for name in sorted(set(sources) - {ALL})}
+        found |= {name: of_it for name, of_it in rows.items() if len(of_it) >= MINIMUM_SOURCE_ROWS}
+    return found
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], str]:

@@ -1,59 +1,104 @@
-"""How far two samples are apart: squared Wasserstein-2 by slice, on a fixed grid of quantiles.
+"""How far two samples are apart: named statistics of their quantiles, slice by slice.
 
-All functions are pure. Units are those of the slices: standard deviations, so a squared distance is in sd^2.
+A statistic is a function of two arrays of quantiles [..., c, q] (any leading axes, c slices, q quantiles), of which
+the first `width` slices are the embeddings' and the rest the classifier head's. It returns its families [..., f]:
+one or more squared distances, which `components.drift.calibration` turns into one p-value. To add one: write the
+function under `@register`, and a test of its value. All functions are pure. Slices are in standard deviations.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
+
+from components.errors import SettingsError
 
 QUANTILES = 128
+Quantiles = NDArray[np.floating]
+Families = NDArray[np.floating]
 
 
-def grid_ranks(rows: int, quantiles: int = QUANTILES) -> np.ndarray:
+@dataclass(frozen=True)
+class Statistic:
+    """One entry of the registry."""
+
+    name: str
+    help: str
+    families: Callable[[Quantiles, Quantiles, int], Families]
+    """(first [..., c, q], second [..., c, q], width) -> [..., f]"""
+    threshold: float | None = None
+    """Naive rules only: they alarm when the first distance is above this, whatever the size of the window."""
+
+    def alarms(self, p_value: float, families: Families, level: float) -> bool:
+        """Whether [f] families of one window are drift: by the p-value, or by the naive rule's threshold."""
+        if self.threshold is None:
+            return p_value <= level
+        return bool(np.sqrt(families[0]) > self.threshold)
+
+
+REGISTRY: dict[str, Statistic] = {}
+
+
+def register(help: str, threshold: float | None = None) -> Callable:
+    """Enter the decorated function under its own name."""
+
+    def enter(families: Callable[[Quantiles, Quantiles, int], Families]) -> Callable:
+        REGISTRY[families.__name__] = Statistic(families.__name__, help, families, threshold)
+        return families
+
+    return enter
+
+
+def named(name: str) -> Statistic:
+    """The statistic of that name; SettingsError that lists the names there are."""
+    if name not in REGISTRY:
+        raise SettingsError(f"there is no drift statistic {name!r}; there are {', '.join(REGISTRY)}")
+    return REGISTRY[name]
+
+
+def grid_ranks(rows: int, quantiles: int = QUANTILES) -> NDArray[np.intp]:
     """[q] ranks, from 0, of the order statistics that stand for the quantiles (j + 1/2) / q of `rows` values."""
     return ((np.arange(quantiles) + 0.5) * rows / quantiles).astype(np.intp)
 
 
-def wasserstein2_squared(first: np.ndarray, second: np.ndarray, quantiles: int = QUANTILES) -> np.ndarray:
-    """[c] squared Wasserstein-2 distance of each column of [n, c] and [m, c]; n and m at least 1."""
-    first_grid = np.sort(first, axis=0)[grid_ranks(len(first), quantiles)]
-    second_grid = np.sort(second, axis=0)[grid_ranks(len(second), quantiles)]
-    return np.square(first_grid - second_grid).mean(axis=0)
+def quantiles_of(rows: NDArray[np.floating], quantiles: int = QUANTILES) -> Quantiles:
+    """[c, q] quantiles of each column of [n, c], n at least 1."""
+    return np.sort(rows.T, axis=1)[:, grid_ranks(len(rows), quantiles)]
 
 
-def sliced_wasserstein2(first: np.ndarray, second: np.ndarray, quantiles: int = QUANTILES) -> float:
-    """Root of the squared Wasserstein-2 distance averaged over the columns (the slices) of [n, c] and [m, c]."""
-    return float(np.sqrt(wasserstein2_squared(first, second, quantiles).mean()))
+def wasserstein1(first: Quantiles, second: Quantiles) -> NDArray[np.floating]:
+    """[..., c] Wasserstein-1 distance by slice."""
+    return np.abs(first - second).mean(axis=-1)
 
 
-def permuted_wasserstein2_squared(
-    pooled: np.ndarray, rows: int, permutations: int, generator: np.random.Generator
-) -> np.ndarray:
-    """[b, c] squared distances by column for `permutations` random splits of [N, c] into `rows` and the rest.
-
-    Each column is sorted once; a split then only picks its members in sorted order.
-    """
-    columns, total = pooled.shape[1], len(pooled)
-    order = np.ascontiguousarray(np.argsort(pooled, axis=0, kind="stable").T)
-    ordered = np.take_along_axis(pooled.T, order, axis=1).ravel()
-    first_ranks, second_ranks = grid_ranks(rows), grid_ranks(total - rows)
-    distances = np.empty((permutations, columns))
-    for b in range(permutations):
-        member = np.zeros(total, dtype=bool)
-        member[generator.permutation(total)[:rows]] = True
-        chosen = member[order].ravel()
-        first = np.flatnonzero(chosen).reshape(columns, rows)[:, first_ranks]
-        second = np.flatnonzero(~chosen).reshape(columns, total - rows)[:, second_ranks]
-        distances[b] = np.square(ordered[first] - ordered[second]).mean(axis=1)
-    return distances
+def wasserstein2_squared(first: Quantiles, second: Quantiles) -> NDArray[np.floating]:
+    """[..., c] squared Wasserstein-2 distance by slice."""
+    return np.square(first - second).mean(axis=-1)
 
 
-def studentised_maximum(families: np.ndarray) -> np.ndarray:
-    """[b] the largest, over f families, of [b, f] values in standard deviations from their mean over b.
+@register("sliced Wasserstein-2 of the embeddings and Wasserstein-1 along the head, their tail probabilities combined")
+def sliced_wasserstein(first: Quantiles, second: Quantiles, width: int) -> Families:
+    """[..., 2]: squared Wasserstein-2 averaged over the embedding slices, squared Wasserstein-1 over the head's."""
+    embeddings = wasserstein2_squared(first[..., :width, :], second[..., :width, :]).mean(axis=-1)
+    head = np.square(wasserstein1(first[..., width:, :], second[..., width:, :])).mean(axis=-1)
+    return np.stack([embeddings, head], axis=-1)
 
-    The observed value is one of the b, so that all b are treated alike and the permutation test is exact.
-    A family that does not vary (constant slices) counts as 0.
-    """
-    deviations = families.std(axis=0)
-    varies = deviations > 1e-12
-    z = (families - families.mean(axis=0)) / np.where(varies, deviations, 1.0)
-    return np.where(varies, z, 0.0).max(axis=1)
+
+@register("sliced Wasserstein-2 of the embeddings alone: blind to a shift of the label mix")
+def sliced_wasserstein_embeddings(first: Quantiles, second: Quantiles, width: int) -> Families:
+    """[..., 1]: squared Wasserstein-2 averaged over the embedding slices."""
+    return wasserstein2_squared(first[..., :width, :], second[..., :width, :]).mean(axis=-1, keepdims=True)
+
+
+@register("naive, for comparison only: mean Wasserstein-1 over the slices against a fixed threshold", threshold=0.1)
+def mean_wasserstein(first: Quantiles, second: Quantiles, width: int) -> Families:
+    """[..., 1]: square of Wasserstein-1 averaged over all slices."""
+    return np.square(wasserstein1(first, second).mean(axis=-1, keepdims=True))
+
+
+@register("naive, for comparison only: distance between the mean embeddings against a fixed threshold", threshold=0.1)
+def mean_distance(first: Quantiles, second: Quantiles, width: int) -> Families:
+    """[..., 1]: squared Euclidean distance between the means of the embedding slices, divided by their number."""
+    shift = first[..., :width, :].mean(axis=-1) - second[..., :width, :].mean(axis=-1)
+    return np.square(shift).mean(axis=-1, keepdims=True)

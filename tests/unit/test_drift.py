@@ -9,6 +9,7 @@ from scipy.stats import binom
 from components.config import DriftSettings
 from components.drift import reference as drift_reference
 from components.drift import statistics
+from components.drift.calibration import permutation_test
 from components.drift.detection import detect
 from components.drift.reference import DriftReference, HeldOut
 from components.errors import DataError, ModelFolderError, SettingsError
@@ -44,37 +45,6 @@ def reference() -> DriftReference:
     return reference_of()
 
 
-def test_wasserstein_of_a_pure_shift_is_the_shift() -> None:
-    first = np.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
-    distances = statistics.wasserstein2_squared(first, first[::-1] + np.array([3.0, 0.0]), quantiles=4)
-    assert distances.tolist() == [9.0, 0.0]
-    assert statistics.sliced_wasserstein2(first, first + np.array([3.0, 0.0]), quantiles=4) == pytest.approx(
-        np.sqrt(4.5)
-    )
-
-
-def test_wasserstein_by_hand_for_unequal_sizes() -> None:
-    # Quantiles at 1/8, 3/8, 5/8, 7/8: {0, 2} gives 0 0 2 2, {1} gives 1 1 1 1.
-    assert statistics.wasserstein2_squared(np.array([[0.0], [2.0]]), np.array([[1.0]]), quantiles=4).tolist() == [1.0]
-    assert statistics.grid_ranks(2, 4).tolist() == [0, 0, 1, 1]
-
-
-def test_permuted_distances_equal_those_of_the_same_splits_computed_plainly() -> None:
-    pooled = np.random.default_rng(5).normal(size=(40, 3))
-    pooled[::2, 1] = 0.0  # ties
-    fast = statistics.permuted_wasserstein2_squared(pooled, 15, 6, np.random.default_rng(9))
-    generator = np.random.default_rng(9)
-    for row in fast:
-        order = generator.permutation(40)
-        plain = statistics.wasserstein2_squared(pooled[order[:15]], pooled[order[15:]])
-        np.testing.assert_allclose(row, plain)
-
-
-def test_studentised_maximum_by_hand_with_a_constant_family() -> None:
-    families = np.array([[3.0, 1.0], [1.0, 1.0]])
-    assert statistics.studentised_maximum(families).tolist() == [1.0, 0.0]
-
-
 def test_training_rows_are_white_and_constant_dimensions_stay_finite(reference: DriftReference) -> None:
     embeddings, logits = rows(0, 300)
     projected = reference.project(embeddings, logits)
@@ -84,10 +54,13 @@ def test_training_rows_are_white_and_constant_dimensions_stay_finite(reference: 
 
 
 def test_false_alarms_stay_within_the_level() -> None:
-    windows = 120
-    seeds = range(0, 1000 * windows, 1000)
-    alarms = sum(detect(reference_of(200, seed), *rows(seed + 2, 60), SETTINGS).drifted for seed in seeds)
-    assert alarms <= binom.ppf(0.999, windows, SETTINGS.level)
+    """Exact at this small size, for a reference and a window drawn together; p-values of a permutation test."""
+    windows, level = 400, 0.05
+    generator = np.random.default_rng(8)
+    draws = (generator.exponential(size=(90, 3)) for _ in range(windows))
+    statistic = statistics.named("sliced_wasserstein")
+    p_values = [permutation_test(draw[:30], draw[30:], 2, statistic, 199, 5).p_value for draw in draws]
+    assert binom.ppf(0.001, windows, level) <= np.sum(np.array(p_values) <= level) <= binom.ppf(0.999, windows, level)
 
 
 def test_a_shifted_mean_is_found_every_time(reference: DriftReference) -> None:
@@ -112,11 +85,6 @@ def test_one_wild_text_does_not_hide_the_drift_of_the_others(reference: DriftRef
 def test_equal_input_gives_equal_results(reference: DriftReference) -> None:
     window = rows(60, 120)
     assert detect(reference, *window, SETTINGS) == detect(reference, *window, SETTINGS)
-
-
-def test_a_large_window_is_sampled(reference: DriftReference) -> None:
-    result = detect(reference, *rows(61, 500), dataclasses.replace(SETTINGS, maximum_window=80))
-    assert (result.n, result.window_rows) == (80, 500)
 
 
 def test_a_window_of_one_known_source_is_no_drift() -> None:
@@ -164,7 +132,7 @@ def test_bad_windows_get_one_clear_line(reference: DriftReference) -> None:
 
 
 def test_a_level_that_can_never_fire_is_refused(reference: DriftReference) -> None:
-    with pytest.raises(SettingsError, match="at least 999"):
+    with pytest.raises(SettingsError, match="can never fire: the smallest p-value"):
         detect(reference, *rows(81, 60), dataclasses.replace(SETTINGS, level=0.001))
 
 

@@ -1,0 +1,81 @@
+"""The slices that windows are compared along: whitened principal components of the embeddings, and the margins."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.errors import DataError
+
+# A principal component with less than this share of the first one's standard deviation is noise or constant;
+# dividing by its own deviation would turn rounding errors into drift.
+RELATIVE_FLOOR = 1e-3
+ABSOLUTE_FLOOR = 1e-6
+# Slices end here, in standard deviations: one wild text would otherwise dominate the squared distance of every
+# permutation and hide the drift of all the others.
+LIMIT = 6.0
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Where zero is and how long a standard deviation is, along each slice."""
+
+    mean: np.ndarray
+    """[h], mean training embedding."""
+    components: np.ndarray
+    """[h, d], principal directions divided by their (floored) standard deviations."""
+    head_mean: np.ndarray
+    """[k'], mean margin of the held-out rows; k' = 1 for two classes, else k."""
+    head_deviation: np.ndarray
+    """[k'], standard deviation of those margins, floored."""
+
+    @classmethod
+    def fit(cls, train: np.ndarray, logits: np.ndarray, components: int) -> "Basis":
+        """At most `components` directions of [t, h] training embeddings; margins from [R, k] held-out logits."""
+        mean, directions = _whitening(np.asarray(train, dtype=np.float64), components)
+        margins = _margins(np.asarray(logits, dtype=np.float64))
+        return cls(mean, directions, margins.mean(axis=0), np.maximum(margins.std(axis=0), ABSOLUTE_FLOOR))
+
+    def project(self, embeddings: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        """[n, h] embeddings and [n, k] logits as [n, d + k'] float32 slices; DataError for other widths and NaN."""
+        embeddings = checked("embeddings", embeddings, len(self.mean))
+        classes = len(self.head_mean)
+        logits = checked("logits", logits, 2 if classes == 1 else classes)
+        if len(embeddings) != len(logits):
+            raise DataError(f"{len(embeddings)} rows of embeddings but {len(logits)} rows of logits; pass one of each")
+        # Centred in float64, since what is left of a constant dimension is divided by its floor.
+        centred = (embeddings - self.mean).astype(np.float32)
+        head = (_margins(logits) - self.head_mean) / self.head_deviation
+        slices = np.hstack([centred @ self.components.astype(np.float32), head])
+        return np.clip(slices, -LIMIT, LIMIT).astype(np.float32)
+
+
+def checked(name: str, values: np.ndarray, width: int | None = None) -> np.ndarray:
+    """`values` as a matrix of finite numbers of that width, or DataError."""
+    values = np.asarray(values)
+    if values.ndim != 2 or (width is not None and values.shape[1] != width):
+        found = "x".join(str(size) for size in values.shape)
+        raise DataError(f"{name} must be rows of {width or 'numbers'} columns, found shape {found}; use the same model")
+    if values.dtype.kind not in "fiu":
+        raise DataError(f"{name} must be numbers, found {values.dtype}")
+    if not np.isfinite(values).all():
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        raise DataError(f"{name} hold NaN or infinity in {len(bad)} rows, first in row {bad[0]}; remove those rows")
+    return values
+
+
+def _whitening(train: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [h] and whitening matrix [h, d], from the covariance so that the cost grows with rows times h^2."""
+    mean = train.mean(axis=0)
+    centred = train - mean
+    variances, directions = np.linalg.eigh(centred.T @ centred / (len(train) - 1))
+    kept = min(wanted, train.shape[1], len(train) - 1)
+    deviations = np.sqrt(np.maximum(variances[::-1][:kept], 0))
+    floor = max(RELATIVE_FLOOR * deviations[0], ABSOLUTE_FLOOR)
+    return mean, directions[:, ::-1][:, :kept] / np.maximum(deviations, floor)
+
+
+def _margins(logits: np.ndarray) -> np.ndarray:
+    """Two classes: logit 1 minus logit 0, one column. More: logits minus their mean by row."""
+    if logits.shape[1] == 2:
+        return logits[:, 1:] - logits[:, :1]
+    return logits - logits.mean(axis=1, keepdims=True)
