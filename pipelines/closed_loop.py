@@ -25,7 +25,7 @@ from components.data.texts import digest_of
 from components.deployment import pointer
 from components.errors import EverbertError, ResourceError
 from components.files import write_json
-from components.storage import ObjectStore, local_folder
+from components.storage import ObjectStore
 from pipelines.local_runner import LocalRun, run_local
 from pipelines.local_services import free_port, mlflow_server, object_store
 from pipelines.loop_report import summary, write_page
@@ -157,37 +157,23 @@ def run_loop(loop: Loop) -> Iterator[None]:
         with loop.step("ask it over V1, V2 and gRPC"):
             _ask_every_protocol(loop)
         with loop.step("movies come in: score, check"):
-            _come_in(loop, "movies", arguments)
+            _come_in(loop, "movies")
         with loop.step(f"{loop.domain} come in: score, check, retrain, roll over"), steady_requests(loop):
             loop.store.upload(SAMPLES / "labels" / f"{loop.domain}.csv", f"labels/{loop.domain}.csv")
-            _come_in(loop, loop.domain, arguments)
+            _come_in(loop, loop.domain)
         yield
 
 
-def _come_in(loop: Loop, window: str, arguments: dict[str, Any]) -> None:
-    """Drop a CSV into incoming/, score it with the champion, check it; the check may retrain."""
-    from components.batch.score import score_object
-    from components.classifier.classifier import Classifier
+def _come_in(loop: Loop, name: str) -> None:
+    """Drop a CSV into incoming/ and check what came in, as the CronJob would; the check may retrain."""
     from pipelines.drift_check import check
+    from pipelines.retrain import LocalRuns
 
-    loop.store.upload(SAMPLES / "incoming" / f"{window}.csv", f"incoming/{window}.csv")
-    champion = _require_champion("there is no champion", loop)
-    with local_folder(champion.uri) as folder:
-        classifier = Classifier.load(folder)
-        score_object(loop.store, f"incoming/{window}.csv", classifier, loop.settings.batch)
-        again = arguments | {
-            "champion": champion.uri,
-            "warm_start": champion.uri,
-            "replay": loop.store.uri(f"datasets/{classifier.description.data_set_digest}"),
-            "server_url": loop.server_url,
-        }
-
-        def submit(retrain: dict[str, Any]) -> LocalRun:
-            run = run_local(retrain, loop.folder / "pipeline" / f"retrain-{window}")
-            loop.runs.append(run)
-            return run
-
-        loop.checks[window] = check(loop.store, window, folder, loop.folder / "reports", loop.settings, again, submit)
+    loop.store.upload(SAMPLES / "incoming" / f"{name}.csv", f"incoming/{name}.csv")
+    runs = LocalRuns(loop.folder / "pipeline")
+    reports = loop.folder / "reports"
+    loop.checks[name] = check(loop.store, MODEL, loop.settings, runs, reports=reports, server_url=loop.server_url)
+    loop.runs += runs.done
 
 
 def _require_champion(otherwise: str, loop: Loop) -> tracking.ModelVersion:

@@ -40,7 +40,13 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(_fail("interrupted", 130))
     if result is not None:  # else the step has said all there is to say
         print(json.dumps(result, ensure_ascii=False) if parsed.json else _readable(result))
-    sys.exit(DRIFTED if parsed.step is _drift and result is not None and result["drifted"] else 0)
+    sys.exit(_exit_code(parsed.step, result or {}))
+
+
+def _exit_code(step: Any, result: Result) -> int:
+    if step is _drift and result["drifted"]:
+        return DRIFTED
+    return EverbertError.exit_code if step is _replay and not result["same"] else 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,10 +75,22 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--model", required=True, metavar="MODEL_DIR", help="the model, or challenger")
     flag("--data", required=True, metavar="DIR", help="data set folder; its test split is scored")
     flag("--champion", metavar="MODEL_DIR", help="score the same rows with this model and decide")
-    flag = command("drift", _drift, "Compare a CSV's texts with the model's reference; exit 3 on drift.", "drift")
+    help = "Compare a CSV's texts with the model's reference; exit 3 on drift."
+    flag = command("drift", _drift, help, "drift", "retrain")
     flag("--model", required=True, metavar="MODEL_DIR", help="model folder with its reference")
     flag("--current", required=True, metavar="CSV", help="the texts that came in")
     flag("--report", metavar="DIR", help="folder for drift.html and drift.json")
+    help = "Check what came in since the last check against the champion's reference; on drift that harms, retrain."
+    flag = command("check", _check, help, "drift", "retrain", "batch")
+    flag("--bucket", required=True, metavar="s3://B", help="bucket with incoming/ and the champion's pointer")
+    flag("--model-name", default="sentiment", metavar="NAME", help="the served model (default: %(default)s)")
+    help = "where a retrain runs; none leaves it to a later check (default: %(default)s)"
+    flag("--submit", choices=("local", "kfp", "none"), default="local", help=help)
+    flag("--server-url", default="", metavar="URL", help="model server that a retrain's deployment waits for")
+    flag("--work-dir", default=".everbert", metavar="DIR", help="where local runs go (default: %(default)s)")
+    flag = command("replay", _replay, "Make a decision again from its record, bit for bit; exit 1 if it differs.")
+    flag("decision", metavar="DECISION", help="a decision record: a file, or s3://BUCKET/decisions/...")
+    flag("--bucket", default="", metavar="s3://B", help="where the record's evidence is (default: where it was made)")
     flag = command("predict", _predict, "Classify a text or a CSV file.", "batch")
     flag("--model", required=True, metavar="MODEL_DIR", help="model folder")
     flag("--text", metavar="T", help="one text")
@@ -125,9 +143,27 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
 
 
 def _drift(arguments: argparse.Namespace) -> Result:
-    from pipelines.drift_check import compare
+    from pipelines.comparison import compare
 
-    return compare(arguments.model, arguments.current, config.from_flags(arguments).drift, arguments.report)
+    return compare(arguments.model, arguments.current, config.from_flags(arguments), arguments.report)
+
+
+def _check(arguments: argparse.Namespace) -> Result:
+    from components.storage import ObjectStore, split_uri
+    from pipelines.drift_check import check
+    from pipelines.retrain import runs_of
+
+    runs = runs_of(arguments.submit, Path(arguments.work_dir))
+    store = ObjectStore(split_uri(arguments.bucket)[0])
+    settings = config.from_flags(arguments)
+    return check(store, arguments.model_name, settings, runs, server_url=arguments.server_url).as_result()
+
+
+def _replay(arguments: argparse.Namespace) -> Result:
+    from components.storage import split_uri
+    from pipelines.replay import replay
+
+    return replay(arguments.decision, split_uri(arguments.bucket)[0] if arguments.bucket else "")
 
 
 def _predict(arguments: argparse.Namespace) -> Result:

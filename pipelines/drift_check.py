@@ -1,150 +1,154 @@
-"""The drift check: what came in against what the model was trained on; on a verdict of retrain, the pipeline again.
+"""everbert check: one check of what came in since the last one, against what the champion was trained on.
 
-`compare` is `everbert drift`: one CSV, no side effects. `check` is what runs on a schedule: it takes the embeddings
-that batch scoring kept (the same forward pass that scored), tests, decides, writes report and record, and resubmits.
+It scores what is not scored yet, tests every new full window, weighs the evidence of the whole series, measures size
+and harm of a suspected change, decides, and on a verdict of retrain submits the pipeline. Many checks may overlap,
+and one may die anywhere: all that is written before the commit has a name of its own and counts for nothing without
+it, the commit is one conditional put, and what follows from it is finished by whichever check comes next.
 """
 
-import csv
-import hashlib
-import io
-import json
-import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from components import logs
-from components.classifier.model_folder import REFERENCE
-from components.config import RetrainSettings, Settings, as_overrides
-from components.data.texts import read_texts, text_column
-from components.drift.detection import DriftResult, detect
-from components.drift.policy import Seen, Verdict, decide, decide_once
-from components.drift.reference import DriftReference
-from components.drift.report import write_report
-from components.errors import DataError
-from components.storage import ObjectStore
+from components.classifier.classifier import Classifier
+from components.config import Settings
+from components.deployment import pointer
+from components.deployment.pointer import Pointer
+from components.drift import ledger
+from components.drift import state as transitions
+from components.drift.measurement import Measure
+from components.drift.policy import Seen, Verdict
+from components.drift.state import Retrain
+from components.errors import ConflictError, DataError
+from components.storage import ObjectStore, local_folder
+from pipelines import check_outputs, retrain
+from pipelines.check_findings import Champion, Findings, find
+from pipelines.retrain import Runs
 
-Submit = Callable[[dict[str, Any]], Any]
-
-
-def compare(model: str, current: str, settings: Any, report: str | None) -> dict[str, Any]:
-    """Test the texts of a CSV against the model's reference; with `report`, write the page there too."""
-    from components.classifier.classifier import Classifier
-
-    texts = read_texts(current)
-    classifier = Classifier.load(model)
-    reference = DriftReference.load(Path(model) / REFERENCE)
-    scores = classifier.score(texts, description="score")
-    result = detect(reference, scores.embeddings, scores.logits, settings)
-    verdict = decide_once(result, None, RetrainSettings())
-    page = {}
-    if report:
-        projected = reference.project(scores.embeddings, scores.logits)
-        page = {"report": str(write_report(Path(report), result, verdict, reference, projected, texts))}
-    return {**asdict(result), **page}
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: the measurement, the policy's verdict, where the report is, and what the resubmitted run returned."""
+    """What one check found and did. Keys are of the bucket, and empty where nothing was written."""
 
-    window: str
-    result: DriftResult
+    model_version: str
+    seen: Seen
     verdict: Verdict
-    report: Path
-    run: Any = None
+    windows: int
+    """Tested by this check."""
+    refused: list[str]
+    """Objects under incoming/ that could not be scored."""
+    number: int = 0
+    """0 if there was nothing new to commit."""
+    record: str = ""
+    report: str = ""
+    request: str = ""
+    """The open request for labels."""
+    retrain: Retrain | None = None
+    run: str = ""
+    """The id of the run that this check submitted."""
+
+    def as_result(self) -> dict[str, Any]:
+        """For the command: plain values."""
+        content = asdict(self)
+        verdict, seen = content.pop("verdict"), content.pop("seen")
+        return {**verdict, **content, **seen}
 
 
 def check(
     store: ObjectStore,
-    window: str,
-    model_folder: Path,
-    reports: Path,
+    model_name: str,
     settings: Settings,
-    arguments: dict[str, Any],
-    submit: Submit,
+    runs: Runs | None,
+    *,
+    reports: Path | None = None,
+    server_url: str = "",
+    at: datetime | None = None,
 ) -> Check:
-    """Check the scored object predictions/<window>.csv, and on a verdict of retrain call `submit`.
+    """One check. `runs` is where a retrain is submitted to; None leaves that to a later check that has one.
 
-    `arguments` are those of the last pipeline run; the new run gets the newly labelled rows as its sources, the last
-    run's data set as its replay, and must be better on this window's source.
+    The report is kept below the folder `reports` too, if given; `server_url` is the server that a retrain's
+    deployment waits for. Raises DataError if there is no champion, or its reference is too small for any window.
     """
-    embeddings, logits, texts = _kept(store, window)
-    reference = DriftReference.load(model_folder / REFERENCE)
-    result = detect(reference, embeddings, logits, settings.drift)
-    labelled = labelled_rows(store, window)
-    seen = Seen(
-        texts=result.window_rows, windows_counted=1, rows_waiting=0, window_size=result.n, evidence=1 / result.p_value,
-        bar=1 / result.level, p_value=result.p_value, effect_size=result.effect_size,
-        effect_interval=(result.effect_size, result.effect_size), harm=None, labelled_rows=len(labelled),
-        hours_since_retrain=None, retrains_this_week=0,
+    at = at or datetime.now(UTC)
+    if runs is not None:
+        left, _ = ledger.read(store, model_name, _served(store, model_name).model_version)
+        retrain.resume(store, model_name, left.retrains, runs, at, settings.retrain.cooldown_hours)
+    served = _served(store, model_name)  # a run that was resumed may have changed it
+    with local_folder(served.uri) as folder:
+        champion = Champion(served, Classifier.load(folder), Measure.load(folder))
+        made = _until_committed(store, champion, settings, runs, reports, server_url, at)
+    run = retrain.submit(store, model_name, made.retrain, runs) if made.retrain and runs else ""
+    logs.event(
+        "drift_check", model=model_name, model_version=made.model_version, number=made.number, windows=made.windows,
+        rows_waiting=made.seen.rows_waiting, p_value=made.seen.p_value, evidence=made.seen.evidence,
+        bar=made.seen.bar, effect_size=made.seen.effect_size, verdict=made.verdict.verdict, run=run,
+        refused=len(made.refused),
     )  # fmt: skip
-    verdict = decide(seen, settings.retrain)
-    folder = reports / f"drift-{window}"
-    report = write_report(folder, result, verdict, reference, reference.project(embeddings, logits), texts)
-    store.upload_folder(folder, f"reports/drift-{window}")
-    record = {"kind": "retrain", "window": window, **asdict(result), **asdict(verdict)}
-    store.put(f"decisions/retrain-{window}.json", json.dumps(record, indent=2).encode())
-    logs.event("drift_check", window=window, p_value=result.p_value, effect_size=result.effect_size, **asdict(verdict))
-    if verdict.verdict != "retrain":
-        return Check(window, result, verdict, report)
-    source, digest = _publish_labelled(store, window, labelled)
-    retrain = {"sources": [source], "sources_digest": digest, "new_sources": [window]}
-    return Check(window, result, verdict, report, submit(arguments | retrain | {"settings": as_overrides(settings)}))
+    return replace(made, run=run)
 
 
-def labelled_rows(store: ObjectStore, window: str) -> list[dict[str, str]]:
-    """The window's texts whose labels have come in since: predictions/<window>.csv joined with labels/ by id."""
-    labels = {row["id"]: row["label"] for row in _rows(store, f"labels/{window}.csv")}
-    joined = []
-    for row in _rows(store, f"predictions/{window}.csv"):
-        if row["id"] in labels:
-            joined.append(
-                {
-                    "id": row["id"],
-                    "text": _text(row),
-                    "label": labels[row["id"]],
-                    "source": window,
-                    "label_source": "delayed",
-                }
-            )
-    return joined
+def _served(store: ObjectStore, model_name: str) -> Pointer:
+    found = pointer.read(store, model_name)
+    if found is None:
+        raise DataError(
+            f"no version of the model {model_name!r} is served from s3://{store.bucket}; train and deploy one first"
+        )
+    return found[0]
 
 
-def _rows(store: ObjectStore, key: str) -> list[dict[str, str]]:
-    stored = store.get(key)
-    if stored is None:
-        return []
-    rows = list(csv.DictReader(io.StringIO(stored[0].decode("utf-8-sig"), newline="")))
-    if rows and "id" not in rows[0]:
-        raise DataError(f"{store.uri(key)} has no id column; it has {', '.join(rows[0])}")
-    return rows
+def _until_committed(
+    store: ObjectStore,
+    champion: Champion,
+    settings: Settings,
+    runs: Runs | None,
+    reports: Path | None,
+    server_url: str,
+    at: datetime,
+) -> Check:
+    """Find, write, commit; from the start again if another check committed first."""
+    name, cooldown = champion.pointer.name, settings.retrain.cooldown_hours
+    for _ in range(_ATTEMPTS):
+        before, etag = ledger.read(store, name, champion.classifier.version)
+        under_way = retrain.under_way(store, before.retrains, runs, at, cooldown)
+        found = find(store, champion, before, under_way, settings, at)
+        try:
+            return _conclude(store, champion, found, settings, reports, server_url, at, etag)
+        except ConflictError as error:
+            logs.warning("check_overtaken", reason=str(error))
+    raise ConflictError(f"{_ATTEMPTS} other checks of {name} were faster each time; let fewer of them run at once")
 
 
-def _publish_labelled(store: ObjectStore, window: str, rows: list[dict[str, str]]) -> tuple[str, str]:
-    """Put the joined rows where the pipeline can read them; the key holds their digest."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    content = text.getvalue().encode()
-    digest = hashlib.sha256(content).hexdigest()
-    key = f"labels/joined/{window}-{digest[:12]}.csv"
-    store.put(key, content)
-    return store.uri(key), digest
-
-
-def _text(row: dict[str, str]) -> str:
-    return row[text_column(list(row), "", "the predictions")]
-
-
-def _kept(store: ObjectStore, window: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Embeddings [n, h] and logits [n, k] that batch scoring kept of the window, and their texts."""
-    predicted = _rows(store, f"predictions/{window}.csv")
-    with tempfile.NamedTemporaryFile(suffix=".npz") as file:
-        store.download(f"predictions/{window}.embeddings.npz", file.name)
-        with np.load(file.name, allow_pickle=False) as kept:
-            return kept["embeddings"], kept["logits"], [_text(predicted[i]) for i in kept["rows"]]
+def _conclude(
+    store: ObjectStore,
+    champion: Champion,
+    found: Findings,
+    settings: Settings,
+    reports: Path | None,
+    server_url: str,
+    at: datetime,
+    etag: str | None,
+) -> Check:
+    """Write what the findings lead to, and commit. Raises ConflictError, and nothing counts, if the state has moved."""
+    version, seen, verdict = champion.classifier.version, found.seen, found.verdict
+    made = Check(version, seen, verdict, len(found.tested), found.refused)
+    waits_for_labels = verdict.verdict == "wait" and seen.labelled_rows < settings.retrain.minimum_labels
+    request = check_outputs.request_labels(store, champion, found, settings) if waits_for_labels else ""
+    news = found.tested or (request and request != found.before.request)
+    if not news and verdict.verdict == (found.before.verdict or "quiet"):
+        return replace(made, request=request)
+    arguments: dict[str, Any] = {}
+    if verdict.verdict == "retrain":
+        arguments = check_outputs.retrain_arguments(store, champion, found, settings, server_url)
+    led_to = {"request": request, "retrain_arguments": arguments}
+    number = check_outputs.keep_record(store, champion, found, settings, at, led_to)
+    decided = Retrain(f"{champion.pointer.name}-{version}-{number}", at.isoformat(), arguments) if arguments else None
+    entry = check_outputs.entry_of(found, number, at)
+    concluded = transitions.conclude(found.counted, entry, retrain=decided, request=request)
+    report = check_outputs.publish_report(store, champion, found, concluded, request, reports)
+    ledger.commit(store, concluded, etag)
+    record = check_outputs.record_key(version, number)
+    return replace(made, number=number, record=record, report=report, request=request, retrain=decided)

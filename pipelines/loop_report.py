@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from components.charts import bars
+from components.drift.policy import large
 from components.files import new_file
 from components.report import Section, page
 from pipelines.readable import columns
 
+_DRIFT_COLUMNS = ["came in", "windows", "texts", "last p", "evidence", "alarm at", "effect (sd)", "verdict"]
 Table = tuple[str, list[str], list[list[str]]]  # heading, header, rows
 
 
@@ -62,10 +64,12 @@ def tables(result: dict[str, Any]) -> list[Table]:
     drift = [
         [
             d["window"],
+            str(d["windows"]),
             str(d["rows"]),
-            f"{d['statistic']:.2f}",
-            f"{d['p_value']:.3g}",
-            f"{d['effect_size']:.3f}",
+            "-" if d["p_value"] is None else f"{d['p_value']:.2g}",
+            large(d["evidence"]),
+            large(d["bar"]),
+            f"{d['effect_size']:.3f} ({d['effect_interval'][0]:.3f} to {d['effect_interval'][1]:.3f})",
             d["verdict"],
         ]
         for d in result["drift"]
@@ -77,7 +81,11 @@ def tables(result: dict[str, Any]) -> list[Table]:
     ]
     return [
         ("Accuracy on held-out rows", ["domain", "rows", "before", "after", "change"], accuracy),
-        ("Drift checks", ["window", "texts", "statistic", "p", "effect (sd)", "verdict"], drift),
+        (
+            "Drift checks",
+            ["came in", "windows", "texts", "last p", "evidence", "alarm at", "effect (sd)", "verdict"],
+            drift,
+        ),
         ("Seconds", ["stage", "seconds"], [[name, f"{s:.1f}"] for name, s in result["seconds"].items()]),
         ("Seconds in the pipeline", ["step", *runs], steps),
         ("Versions", ["library", "version"], [[name, version] for name, version in result["versions"].items()]),
@@ -109,15 +117,18 @@ def write_page(result: dict[str, Any]) -> Path:
 
 
 def _drift(window: str, check: Any) -> dict[str, Any]:
-    result, verdict = check.result, check.verdict
+    seen = check.seen
     return {
         "window": window,
-        "rows": result.n,
-        "statistic": result.statistic,
-        "p_value": result.p_value,
-        "effect_size": result.effect_size,
-        "drifted": result.drifted,
-        "verdict": verdict.verdict,
-        "reason": verdict.reason,
-        "report": str(check.report),
+        "rows": check.windows * seen.window_size,
+        "windows": check.windows,
+        "p_value": seen.p_value,
+        "evidence": seen.evidence,
+        "bar": seen.bar,
+        "effect_size": seen.effect_size,
+        "effect_interval": list(seen.effect_interval),
+        "verdict": check.verdict.verdict,
+        "reason": check.verdict.reason,
+        "report": check.report,
+        "record": check.record,
     }

@@ -1,17 +1,75 @@
-"""A bounded, uniform, seeded sample of what batch scoring computed, kept for the drift check."""
+"""What batch scoring keeps of its forward pass for the drift check: a bounded, uniform, seeded sample of the rows.
 
-from pathlib import Path
+    ledger/embeddings/<model version>/<name of the object>/<entity tag>.npz
+
+A kept file is written once and never changed, so that a decision can be recomputed from it later. When a lifecycle
+rule removes it, the decisions that came from it can no longer be recomputed; nothing else depends on it.
+"""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.classifier.engine import Scores
+from components.errors import ConflictError, DataError
+from components.storage import ObjectStore
 
+PREFIX = "ledger/embeddings"
 _SEED = 13
+_DIGEST_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Kept:
+    """n rows of one scored object, in its order."""
+
+    rows: NDArray[np.int64]
+    """[n] their numbers among the scored rows."""
+    embeddings: NDArray[np.float32]
+    """[n, hidden]"""
+    logits: NDArray[np.float32]
+    """[n, classes]"""
+    digests: NDArray[np.bytes_]
+    """[n] digest of the texts of all scored rows up to and with this one."""
+
+    def between(self, first: int, end: int) -> "Kept":
+        """Those with `first` <= number < `end`."""
+        low, high = np.searchsorted(self.rows, [first, end])
+        return Kept(self.rows[low:high], self.embeddings[low:high], self.logits[low:high], self.digests[low:high])
+
+
+def key_of(model_version: str, name: str, etag: str) -> str:
+    """Key of what was kept of the object incoming/<name> with that entity tag."""
+    return f"{PREFIX}/{model_version}/{name}/{etag}.npz"
+
+
+def load(store: ObjectStore, key: str) -> Kept | None:
+    """None if there is no such object. Raises DataError if it is damaged."""
+    found = store.get(key)
+    if found is None:
+        return None
+    try:
+        with np.load(io.BytesIO(found[0]), allow_pickle=False) as arrays:
+            return Kept(**{name: arrays[name] for name in ("rows", "embeddings", "logits", "digests")})
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{store.uri(key)} is damaged; delete it, and the object is scored again") from error
+
+
+def extended(digest: str, text: str) -> str:
+    """The digest of a series of texts that has `digest`, with one text more; of no texts it is empty."""
+    return hashlib.blake2b((digest + text).encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
 class ScoreSample:
-    """At most `size` rows, every row seen so far equally likely: those with the smallest of random keys."""
+    """At most `size` rows, every row seen so far equally likely: those with the smallest of random keys.
+
+    The sample of a file that has grown holds the same of the old rows, less those that had to make room.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -19,12 +77,14 @@ class ScoreSample:
         self._keys: NDArray[np.float64] = np.zeros(0)
         self._columns: dict[str, NDArray] = {}
         self._seen = 0
+        self._digest = ""
 
-    def add(self, scores: Scores) -> None:
-        """The scores of the next rows of the file."""
-        n = len(scores.windows)
+    def add(self, scores: Scores, texts: Sequence[str]) -> None:
+        """The scores of the next rows of the file, and their texts."""
+        n = len(texts)
         rows = np.arange(self._seen, self._seen + n)
         new: dict[str, NDArray] = {"rows": rows, "embeddings": scores.embeddings, "logits": scores.logits}
+        new["digests"] = np.array([self._digest_with(text) for text in texts], dtype=f"S{2 * _DIGEST_BYTES}")
         keys = np.concatenate([self._keys, self._random.random(n)])
         joined = {k: np.concatenate([self._columns[k], v]) for k, v in new.items()} if self._columns else new
         kept = np.sort(np.argsort(keys, kind="stable")[: self._size])  # in the order of the file
@@ -32,8 +92,18 @@ class ScoreSample:
         self._columns = {name: column[kept] for name, column in joined.items()}
         self._seen += n
 
-    def save(self, path: Path, model_version: str) -> None:
-        """As .npz without pickle: `rows` (positions among the scored rows), embeddings, logits, model_version."""
+    def save(self, store: ObjectStore, key: str) -> None:
+        """As .npz without pickle. What another scorer of the same object has kept already stays as it is."""
         empty = np.zeros((0, 0), dtype=np.float32)
-        columns = self._columns or {"rows": np.zeros(0, dtype=np.int64), "embeddings": empty, "logits": empty}
-        np.savez(path, allow_pickle=False, model_version=np.array(model_version), **columns)
+        none = {"rows": np.zeros(0, dtype=np.int64), "digests": np.zeros(0, dtype="S1")}
+        columns = self._columns or {"embeddings": empty, "logits": empty, **none}
+        file = io.BytesIO()
+        np.savez(file, allow_pickle=False, **columns)
+        try:
+            store.put(key, file.getvalue(), only_if_new=True)
+        except ConflictError:
+            return
+
+    def _digest_with(self, text: str) -> str:
+        self._digest = extended(self._digest, text)
+        return self._digest

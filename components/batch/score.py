@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from components import logs
+from components.batch import sample
 from components.batch.sample import ScoreSample
 from components.classifier.classifier import PREDICTION_COLUMNS, Classifier
 from components.classifier.text import clean
 from components.config import BatchSettings
 from components.data.csv_rows import records
 from components.data.texts import text_column
-from components.errors import DataError
+from components.errors import ConflictError, DataError
 from components.files import new_file
 from components.progress import progress
 from components.storage import ObjectStore
@@ -39,6 +40,8 @@ class BatchResult:
     rows: int
     quarantined: int
     model_version: str
+    embeddings: str = ""
+    """Key of what was kept for the drift check; empty for a file on disk."""
     already_scored: bool = False
 
 
@@ -51,7 +54,8 @@ def score_prefix(store: ObjectStore, classifier: Classifier, settings: BatchSett
 def score_object(store: ObjectStore, key: str, classifier: Classifier, settings: BatchSettings) -> BatchResult:
     """Score one object: predictions/, quarantine/ if rows were set aside, the kept embeddings, then the manifest.
 
-    Raises DataError if the object is gone, has no text column, or already holds a prediction's column.
+    Raises DataError if the object is gone, has no text column, or already holds a prediction's column; ConflictError
+    if it was replaced meanwhile, or somebody else scored it at the same time.
     """
     name = key.removeprefix(INCOMING)
     item = store.head(key)
@@ -60,20 +64,22 @@ def score_object(store: ObjectStore, key: str, classifier: Classifier, settings:
     manifest_key = f"{LEDGER}{name}.json"
     kept = store.get(manifest_key)
     manifest = json.loads(kept[0]) if kept else {}
-    if (manifest.get("etag"), manifest.get("model_version")) == (item.etag, classifier.version):
+    embeddings = sample.key_of(classifier.version, name, item.etag)
+    scored_before = (manifest.get("etag"), manifest.get("model_version")) == (item.etag, classifier.version)
+    if scored_before and store.head(embeddings):
         return BatchResult(**manifest["result"] | {"already_scored": True})
     with tempfile.TemporaryDirectory(prefix="everbert-") as folder:
         source, output = Path(folder) / "in.csv", Path(folder) / "out.csv"
         store.download(key, source)
+        if store.head(key) != item:
+            raise ConflictError(f"{store.uri(key)} was replaced while it was read; score it again")
         scored = _score(source, output, classifier, settings, key)
         store.upload(output, PREDICTIONS + name)
         if scored.quarantined:
             store.upload(_quarantine_of(output), QUARANTINE + name)
         # Embeddings of this very forward pass, for the drift check.
-        scored.sample.save(Path(folder) / "embeddings.npz", classifier.version)
-        stem = name.removesuffix(".csv")
-        store.upload(Path(folder) / "embeddings.npz", f"{PREDICTIONS}{stem}.embeddings.npz")
-    result = BatchResult(key, PREDICTIONS + name, scored.rows, scored.quarantined, classifier.version)
+        scored.sample.save(store, embeddings)
+    result = BatchResult(key, PREDICTIONS + name, scored.rows, scored.quarantined, classifier.version, embeddings)
     content = json.dumps({"etag": item.etag, "model_version": classifier.version, "result": asdict(result)}).encode()
     store.put(manifest_key, content, if_match=kept[1] if kept else None, only_if_new=kept is None)
     logs.event("batch_scored", **asdict(result))
@@ -128,10 +134,11 @@ def _score(
                 refused.writerow([number, reason or "no text", raw.decode("utf-8", "replace").rstrip("\r\n")])
                 done.quarantined += 1
             if accepted:
-                scores = classifier.score([fields[place] for fields in accepted])
+                texts = [fields[place] for fields in accepted]
+                scores = classifier.score(texts)
                 for fields, prediction in zip(accepted, classifier.predictions(scores), strict=True):
                     rows.writerow([*fields, *astuple(prediction)])
-                done.sample.add(scores)
+                done.sample.add(scores, texts)
                 done.rows += len(accepted)
             bar.update(len(chunk))
     return done

@@ -7,10 +7,10 @@ import socket
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from components import tracking
+from components.batch import sample
 from components.batch.score import score_file, score_object, score_prefix
 from components.classifier.classifier import PREDICTION_COLUMNS, Classifier
 from components.classifier.model_folder import describe
@@ -155,11 +155,11 @@ def test_batch_keeps_the_columns_sets_bad_rows_aside_and_scores_once(
     aside = bucket.get("quarantine/day.csv")
     assert aside is not None
     assert [row["row"] for row in rows_of(aside[0])] == ["3", "5"]
-    kept = bucket.get("predictions/day.embeddings.npz")
+    kept = sample.load(bucket, result.embeddings)
     assert kept is not None
-    with np.load(io.BytesIO(kept[0]), allow_pickle=False) as arrays:
-        assert arrays["embeddings"].shape == (3, 32)
-        assert str(arrays["model_version"]) == classifier.version
+    assert kept.rows.tolist() == [0, 1, 2]
+    assert kept.embeddings.shape == (3, 32)
+    assert kept.digests[2].decode() == sample.extended(kept.digests[1].decode(), "N/A")
     bucket.put("predictions/day.csv", b"untouched")
     score_prefix(bucket, classifier, SETTINGS)
     again = bucket.get("predictions/day.csv")

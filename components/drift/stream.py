@@ -1,0 +1,169 @@
+"""The stream of incoming texts, ordered by object key, then row, and cut into disjoint windows.
+
+Of an object with more rows than batch scoring keeps, all the kept ones are used.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components import logs
+from components.batch import sample
+from components.batch.sample import Kept
+from components.batch.score import INCOMING, score_object
+from components.classifier.classifier import Classifier
+from components.config import BatchSettings
+from components.drift.state import Mark, Part
+from components.errors import ConflictError, DataError
+from components.progress import progress
+from components.storage import ObjectStore, StoredObject
+
+Parts = tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The kept rows of an object that are not counted yet: their numbers, and the digest of all texts up to each."""
+
+    key: str
+    etag: str
+    rows: NDArray[np.int64]
+    digests: NDArray[np.bytes_]
+
+    def part(self, start: int, end: int) -> Part:
+        """The waiting rows from the `start`th to before the `end`th."""
+        numbers = self.rows[start:end]
+        digest = self.digests[end - 1].decode()
+        return Part(self.key, self.etag, int(numbers[0]), int(numbers[-1]) + 1, digest, end == len(self.rows))
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """What lies under incoming/: all keys, the rows that wait to be counted, and the objects that cannot be scored."""
+
+    keys: list[str]
+    waiting: list[Waiting]
+    refused: list[str]
+
+
+def incoming(
+    store: ObjectStore, classifier: Classifier, objects: Mapping[str, Mark], settings: BatchSettings
+) -> Incoming:
+    """Score what this model has not scored yet, and find what `objects`, the marks so far, do not cover.
+
+    An object that cannot be read or is being replaced is left out and logged: one bad file must not stop the check.
+    """
+    items = [item for item in store.list(INCOMING) if item.key.endswith(".csv")]
+    found = Incoming([item.key for item in items], [], [])
+    for item in progress(items, description="incoming", unit="file"):
+        mark = objects.get(item.key)
+        if mark and mark.etag == item.etag and mark.done:
+            continue
+        try:
+            kept = _kept(store, classifier, item, settings)
+        except (DataError, ConflictError) as error:
+            logs.warning("incoming_refused", key=item.key, reason=str(error))
+            found.refused.append(item.key)
+            continue
+        new = kept.rows >= counted_until(mark, item.etag, kept)
+        if new.any():
+            found.waiting.append(Waiting(item.key, item.etag, kept.rows[new], kept.digests[new]))
+    return found
+
+
+def _kept(store: ObjectStore, classifier: Classifier, item: StoredObject, settings: BatchSettings) -> Kept:
+    """What this very model version kept of the object; scores it if it has not yet."""
+    key = kept_key(classifier.version, item.key, item.etag)
+    kept = sample.load(store, key)
+    if kept is None:
+        score_object(store, item.key, classifier, settings)
+        kept = sample.load(store, key)
+    if kept is None:
+        raise ConflictError(f"{store.uri(item.key)} was replaced while it was scored")
+    return kept
+
+
+def kept_key(model_version: str, key: str, etag: str) -> str:
+    return sample.key_of(model_version, key.removeprefix(INCOMING), etag)
+
+
+def counted_until(mark: Mark | None, etag: str, kept: Kept) -> int:
+    """The number of the first row that is not counted.
+
+    An object that was overwritten by one that starts with the same texts goes on where it was. If the sample no
+    longer shows whether it does, it goes on too: a row is rather left out than counted twice.
+    """
+    if mark is None or not len(kept.rows):
+        return 0
+    if mark.etag == etag:
+        return mark.end
+    place = int(np.searchsorted(kept.rows, mark.end - 1))
+    if place == len(kept.rows):
+        return 0
+    same_row = kept.rows[place] == mark.end - 1
+    return 0 if same_row and kept.digests[place].decode() != mark.digest else mark.end
+
+
+def cut(waiting: Sequence[Waiting], size: int) -> tuple[list[Parts], int]:
+    """Windows of exactly `size` rows each, and how many rows are left over."""
+    windows: list[Parts] = []
+    parts: list[Part] = []
+    missing = size
+    for rows in waiting:
+        start = 0
+        while start < len(rows.rows):
+            end = min(start + missing, len(rows.rows))
+            parts.append(rows.part(start, end))
+            missing -= end - start
+            start = end
+            if missing == 0:
+                windows.append(tuple(parts))
+                parts, missing = [], size
+    return windows, size - missing
+
+
+def thin(windows: Sequence[Parts], allowed: int) -> list[Parts]:
+    """At most `allowed` of the windows, evenly spaced, the newest among them."""
+    if len(windows) <= allowed:
+        return list(windows)
+    return [windows[(i + 1) * len(windows) // allowed - 1] for i in range(allowed)]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """n rows of the stream: what the model made of each, and (key, entity tag, number) of where it lies."""
+
+    embeddings: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    where: list[tuple[str, str, int]]
+
+
+class KeptRows:
+    """Reads back the kept embeddings and logits of a model version's windows."""
+
+    def __init__(self, store: ObjectStore, model_version: str) -> None:
+        self._store, self._version = store, model_version
+        self._last: tuple[str, Kept] | None = None  # neighbouring windows share an object
+
+    def read(self, parts: Iterable[Part]) -> Rows:
+        """The rows of at least one part. Raises DataError if they are gone or changed."""
+        found = [(part, self._part(part)) for part in parts]
+        return Rows(
+            np.concatenate([kept.embeddings for _, kept in found]),
+            np.concatenate([kept.logits for _, kept in found]),
+            [(part.key, part.etag, int(number)) for part, kept in found for number in kept.rows],
+        )
+
+    def _part(self, part: Part) -> Kept:
+        key = kept_key(self._version, part.key, part.etag)
+        if self._last is None or self._last[0] != key:
+            kept = sample.load(self._store, key)
+            if kept is None:
+                raise DataError(f"{self._store.uri(key)} is gone; its windows cannot be measured again")
+            self._last = key, kept
+        rows = self._last[1].between(part.first, part.end)
+        if not len(rows.rows) or rows.digests[-1].decode() != part.digest:
+            raise DataError(f"{self._store.uri(key)} does not hold the rows that were counted; it was changed")
+        return rows
