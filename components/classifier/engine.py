@@ -1,6 +1,7 @@
 """The inference engine: texts in, logits and embeddings out, in one forward pass.
 
-Used by evaluation, batch, serving and drift alike, so that they agree on every number.
+Used by evaluation, batch, serving and drift alike, so that they agree on every number. A BERT classifier runs without
+padding (packed_bert.py); any other encoder runs as transformers has it, and gives the same fields.
 """
 
 from collections.abc import Sequence
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from components import logs
+from components.classifier.packed_bert import PackedBert, supports
 from components.classifier.text import clean
 from components.errors import ModelFolderError
 from components.progress import progress
 
-_TOKENS_A_BATCH = 4096
+_TOKENS_A_BATCH = 2048
 _OVERLAP = 0.25  # share of a window that the next one repeats, so that no sentence is seen only in halves
 
 transformers_logging.set_verbosity_error()
@@ -46,6 +49,7 @@ class Engine:
         self.tokenizer = tokenizer
         self.max_length = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
         self.device = next(model.parameters()).device
+        self._frozen: PackedBert | None = None  # the weights of a model that will not be trained any more
 
     @classmethod
     def load(cls, folder: str | Path, max_length: int) -> "Engine":
@@ -57,8 +61,11 @@ class Engine:
             )
         except (OSError, ValueError, KeyError) as error:
             raise ModelFolderError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(model.to(device), tokenizer, max_length)
+        engine = cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, max_length)
+        engine._frozen = engine._packed()
+        if engine._frozen is None:
+            logs.event("engine", kind="transformers", reason=f"no packed forward pass for {type(model).__name__}")
+        return engine
 
     def score(self, texts: Sequence[str], *, description: str = "") -> Scores:
         """Logits, embeddings and windows of `texts`, which are cleaned first. A progress bar if `description` is given.
@@ -76,10 +83,11 @@ class Engine:
         logits = np.zeros((len(texts), classes), dtype=np.float32)
         embeddings = np.zeros((len(texts), hidden), dtype=np.float32)
         count = np.bincount(owner, minlength=len(texts))
+        packed = self._frozen or self._packed()
         with progress(description=description or "score", total=len(windows), unit="text") as bar:
             bar.disable = bar.disable or not description
             for batch in _batches([len(w) for w in windows]):
-                batch_logits, batch_embeddings = self._forward([windows[i] for i in batch])
+                batch_logits, batch_embeddings = self._forward([windows[i] for i in batch], packed)
                 np.add.at(logits, owner[batch], batch_logits)
                 np.add.at(embeddings, owner[batch], batch_embeddings)
                 bar.update(len(batch))
@@ -88,8 +96,17 @@ class Engine:
         np.divide(embeddings, share, out=embeddings)
         return Scores(logits, embeddings, count)
 
+    def _packed(self) -> PackedBert | None:
+        """The model's weights as they are now, for packed batches; None if it is no BERT classifier."""
+        return PackedBert(self.model, torch.float32) if supports(self.model) else None
+
     @torch.inference_mode()
-    def _forward(self, windows: list[list[int]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _forward(
+        self, windows: list[list[int]], packed: PackedBert | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if packed is not None:
+            logits, embeddings = packed(windows)
+            return logits.cpu().numpy(), embeddings.cpu().numpy()
         padded = self.tokenizer.pad({"input_ids": windows}, return_tensors="pt").to(self.device)
         output = self.model(**padded, output_hidden_states=True)
         return output.logits.float().cpu().numpy(), output.hidden_states[-1][:, 0].float().cpu().numpy()

