@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 # Placeholders that matplotlib draws with; `_svg` replaces each by a CSS variable so that dark mode works.
 INK, FAINT, RULE = "#010101", "#020202", "#030303"
@@ -136,7 +136,7 @@ def intervals(rows: Sequence[tuple[str, float, tuple[float, float]]], label: str
     """A dot and its interval for each (name, value, (low, high)), the first row on top with a line down from it."""
     figure, axes = _axes(label, height=0.8 + 0.42 * len(rows))
     for place, (_, value, (low, high)) in enumerate(rows):
-        colour = FAINT if place == 0 else SERIES[place % 2]
+        colour = SERIES[min(place, 1)]
         axes.plot([low, high], [place, place], linewidth=5, alpha=0.35, color=colour, solid_capstyle="round")
         axes.plot(value, place, marker="o", markersize=7, color=colour)
         axes.annotate(f"{value:.3f}", (high, place), (8, 0), textcoords="offset points", va="center", color=INK)
@@ -179,6 +179,9 @@ def history(
     for axes in (top, bottom):
         axes.grid(axis="y")
         axes.minorticks_off()
+        axes.yaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}".replace("e+0", "e").replace("e+", "e"))
+        )
     _legend(top, 5)
     return figure
 

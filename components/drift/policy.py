@@ -18,7 +18,7 @@ from components.config import RetrainSettings
 from components.drift.detection import DriftResult
 from components.drift.harm import Harm
 
-HOURS_A_WEEK = 168
+_SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,10 @@ def _quiet(seen: Seen) -> str:
 
 
 def large(value: float) -> str:
-    """A number that may be anything from 0 to 1e300, for a reader: 0.31, 12, 876,000, 3.1e12."""
+    """A number that may be anything from 0 to 1e300, for a reader: 0.31, 12, 876,000, 3.1 × 10¹²."""
     if value >= 1e7:
-        return f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
+        digits, exponent = f"{value:.1e}".split("e+")
+        return f"{digits} × 10{exponent.lstrip('0').translate(_SUPERSCRIPT)}"
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 

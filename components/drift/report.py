@@ -11,7 +11,7 @@ from typing import Any
 from components import files
 from components.drift.policy import large
 from components.drift.report_content import PastCheck, Report
-from components.drift.report_sections import sections
+from components.drift.report_sections import sections, when
 from components.report import Answer, Status, page
 
 __all__ = ["PastCheck", "Report", "facts", "write_report"]
@@ -58,8 +58,8 @@ def _title(report: Report) -> str:
 
 
 def _status(report: Report) -> Status:
-    count = f"{len(report.texts):,} texts"
-    context = [report.name, count, f"model {report.model_version}" if report.model_version else "", report.at]
+    count = f"{report.seen.texts if report.seen else len(report.texts):,} texts"
+    context = [report.name, count, f"model {report.model_version}" if report.model_version else "", when(report.at)]
     verdict = report.verdict.verdict
     answers = [
         Answer("How sure is that?", *_how_sure(report)),
@@ -72,22 +72,27 @@ def _status(report: Report) -> Status:
 
 def _how_sure(report: Report) -> tuple[str, str]:
     result, seen = report.result, report.seen
-    last = f"p = {result.p_value:.2g} for {result.n:,} texts" if result else "no window is full yet"
+    if seen and not seen.windows_counted:
+        return "Nothing is tested yet", ""
+    last = f"p = {result.p_value:.2g} for {result.n:,} texts" if result else ""
     if seen:
-        return f"Evidence {large(seen.evidence)}, alarm at {large(seen.bar)}", f"The last window: {last}."
-    chance = f"Unchanged texts look this unlike in {result.p_value:.2g} of all comparisons." if result else ""
-    return last[0].upper() + last[1:], chance
+        words = "The alarm bar is passed" if seen.evidence >= seen.bar else "Below the alarm bar"
+        window = f" The last window: {last}." if last else ""
+        return words, f"Evidence {large(seen.evidence)}, alarm at {large(seen.bar)}.{window}"
+    chance = f"Unchanged texts look this unlike in 1 of {1 / result.p_value:,.0f} comparisons." if result else ""
+    return last, chance
 
 
 def _how_bad(report: Report) -> tuple[str, str]:
     result, harm = report.result, report.harm
     shift = f"The texts have shifted by {_sd(result.effect_size, result.effect_interval)}." if result else ""
     if harm is None:
-        return ("Unknown", "") if result is None else (f"A shift of {result.effect_size:.2f} sd", shift)
+        return ("Not known yet", "") if result is None else (f"A shift of {result.effect_size:.2f} sd", shift)
     if harm.measured_accuracy is not None and harm.measured_interval:
         words = f"Accuracy {harm.measured_accuracy:.3f}, was {harm.reference_accuracy:.3f}"
         low, high = harm.measured_interval
-        return words, f"Measured on {harm.labelled_rows:,} labels (95 % interval {low:.3f} to {high:.3f}). {shift}"
+        measured = f"Measured on {harm.labelled_rows:,} labels (95 % interval {low:.3f} to {high:.3f})"
+        return words, f"{measured}; estimated without labels: {harm.estimated_accuracy:.3f}. {shift}"
     low, high = harm.estimated_interval
     words = f"Accuracy about {harm.estimated_accuracy:.3f}, was {harm.reference_accuracy:.3f}"
     return words, f"Estimated without labels (95 % interval {low:.3f} to {high:.3f}). {shift}"
@@ -111,7 +116,8 @@ def _what_next(report: Report) -> tuple[str, str]:
 def _what_to_do(report: Report) -> tuple[str, str]:
     verdict, seen = report.verdict.verdict, report.seen
     if report.request:
-        return f"Label {report.request_rows:,} texts", f"Fill in the column label of {report.request} where it lies."
+        how = f"Fill in the column label of {report.request} where it lies; the next check reads it."
+        return f"Label {report.request_rows:,} texts", how
     if verdict == "warn":
         labels = "If the model is meant for texts like these, put labels for them under labels/: they show the harm."
         return "Look at the example texts below", labels

@@ -51,7 +51,7 @@ def _evidence(report: Report) -> list[Section]:
     columns = zip(*((check.number, check.evidence, check.p_value, check.verdict) for check in past), strict=True)
     numbers, evidence, p_values, verdicts = columns
     chart = history(numbers, evidence, p_values, verdicts, seen.bar)
-    shown.append(("checks shown", f"{past[0].number} ({past[0].at}) to {past[-1].number} ({past[-1].at})"))
+    shown.append(("checks shown", f"{past[0].number} ({when(past[0].at)}) to {past[-1].number} ({when(past[-1].at)})"))
     return [Section("The evidence", text, shown, figures=[chart])]
 
 
@@ -96,9 +96,9 @@ def _slices(report: Report) -> list[Section]:
     compared = _compared_rows(report)
     distances = np.asarray(result.slice_distances)[: report.reference.slices.shape[1]]
     text = (
-        "The model turns each text into numbers; here are the directions (slices) in which the current texts have "
-        "moved most, in standard deviations of the training texts. Equal curves mean no change, and the shaded area is "
-        "the shift. The example texts lie at the end of the slice where there are more texts now than before."
+        f"The model turns each text into numbers; here are the directions (slices) in which the {len(report.texts):,} "
+        "current texts have moved most, in standard deviations of the training texts. Equal curves mean no change, and "
+        "the shaded area is the shift. The examples lie at the end of the slice that has more texts now than before."
     )
     if not report.reference_texts:
         text += " Only current texts are shown: the reference's own are in the model's data set, which is not at hand."
@@ -115,8 +115,8 @@ def _slice(report: Report, compared: NDArray, number: int, distance: float) -> S
     up = shares[1] > shares[0]
     end, other = ("high", "low") if up else ("low", "high")
     text = (
-        f"{max(shares):.0%} of the current texts lie at the {end} end, where {TAIL:.0%} of the reference's do "
-        f"(distance {distance:.2f} sd)."
+        f"{100 * max(shares):.0f} % of the current texts lie at the {end} end, where {100 * TAIL:.0f} % of the "
+        f"reference's do (distance {distance:.2f} sd)."
     )
     order = np.argsort(-now if up else now, kind="stable")
     examples = [(f"Now, at the {end} end", _distinct(report.texts[i] for i in order))]
@@ -126,7 +126,8 @@ def _slice(report: Report, compared: NDArray, number: int, distance: float) -> S
     if known:
         examples.append((f"Before, at the {other} end", known))
     chart = quantiles(before, now, f"slice {number + 1} (sd)")
-    return Section(f"Slice {number + 1}", text, figures=[chart], examples=examples, minor=True)
+    heading = f"Slice {number + 1} of {report.reference.slices.shape[1]}"
+    return Section(heading, text, figures=[chart], examples=examples, minor=True)
 
 
 def _compared_rows(report: Report) -> NDArray:
@@ -143,7 +144,7 @@ def _unusual(report: Report) -> Section:
     return Section(
         "The most unusual texts",
         "Over all slices, farthest from the middle of the reference.",
-        examples=[("Now", texts[0::2]), ("Now", texts[1::2])] if len(texts) > 1 else [("Now", texts)],
+        examples=[("Now", texts)],
     )
 
 
@@ -158,8 +159,9 @@ def _predictions(report: Report) -> list[Section]:
     mix = [[100 * harm.label_mix[name][when] for name in names] for when in (0, 1)]
     low, high = harm.label_mix_interval
     text = (
-        f"How often the model predicts each label, and how sure it is. {harm.label_mix_shift:.1%} of the predictions "
-        f"would have to change to give the reference's mix (95 % interval {low:.1%} to {high:.1%})."
+        f"How often the model predicts each label, and how sure it is. {100 * harm.label_mix_shift:.1f} % of the "
+        "predictions would have to change to give the reference's mix "
+        f"(95 % interval {100 * low:.1f} to {100 * high:.1f})."
     )
     chart = bars(names, ["reference", "current"], mix, "share of the predictions, %")
     return [Section("The predictions", text, figures=[chart, confidence])]
@@ -174,13 +176,11 @@ def _test(report: Report) -> list[Section]:
         "measures how far apart they are as the model sees them; p is the chance of being at least so far apart if "
         "nothing had changed."
     )
-    if result.window_rows > result.n:
-        text += f" A seeded sample of {result.n:,} of the {result.window_rows:,} texts was tested."
     low, high = result.effect_interval
     facts = [
         ("texts tested (n)", result.n),
         ("reference texts (R)", result.reference_rows),
-        ("statistic", result.statistic),
+        ("statistic", f"{result.statistic:.4g} ({result.statistic_name.replace('_', ' ')})"),
         ("p-value", f"{result.p_value:.3g} (level {result.level:g})"),
         ("shift of the texts", f"{result.effect_size:.3f} sd (95 % interval {low:.3f} to {high:.3f})"),
         ("shift of the predictions", f"{result.head_shift:.3f} sd"),
@@ -195,6 +195,11 @@ def _test(report: Report) -> list[Section]:
         text = "The window has drifted only if it is unlike every source: the largest p-value decides."
         found.append(Section("Against each source", text, table=(header, rows), minor=True))
     return found
+
+
+def when(at: str) -> str:
+    """An ISO 8601 time in UTC, to the minute."""
+    return f"{at[:16].replace('T', ' ')} UTC" if at else ""
 
 
 def _distinct(texts: Iterable[str], most: int = EXAMPLES_SHOWN) -> list[str]:
