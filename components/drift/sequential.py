@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 START = 1.0
 """Evidence of a model that no window has tested yet."""
 
-_POWER = 0.4
+_POWER = 0.2
 _STEP = 0.02  # grid of log evidence; a finer one gives a slightly lower bar and costs its square
 _ITERATIONS = 250  # the law forgets its start by 0.87 a check
 
 
 def bet(p: float) -> float:
-    """The e-value 0.4 p^-0.6 of a p-value in (0, 1]: its integral over (0, 1) is 1, and it falls with p.
+    """The e-value 0.2 p^-0.8 of a p-value in (0, 1]: its integral over (0, 1) is 1, and it falls with p.
 
     So its mean is at most 1 for every p that is uniform or larger, also for the p of a permutation test, which takes
     a few values only.
@@ -72,7 +72,7 @@ def _alarm_chance(states: int, checks: int) -> float:
 def _transitions(states: int) -> NDArray[np.float64]:
     """[s, s] chances to go from one grid value of log evidence below the bar to another; what is missing alarms."""
     moves = np.arange(-states, states) * _STEP
-    # log e <= x means p >= (0.4 / e^x)^(1 / 0.6), so P(log e <= x) is one minus that.
+    # log e <= x means p >= (0.2 / e^x)^(1 / 0.8), so P(log e <= x) is one minus that.
     at_most = 1 - np.minimum((_POWER * np.exp(-moves)) ** (1 / (1 - _POWER)), 1)
     start, end = np.indices((states, states))
     reached = at_most[end - start + states]
