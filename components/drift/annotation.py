@@ -86,7 +86,7 @@ def choose(
 def as_csv(questions: Sequence[Question]) -> bytes:
     """The request, in UTF-8 with the mark by which spreadsheets know it."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)
     writer.writerow(f.name for f in fields(Question))
     for question in questions:
         writer.writerow(_inert(value) if isinstance(value, str) else value for value in astuple(question))
