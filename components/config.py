@@ -57,7 +57,7 @@ class TrainingSettings:
     """train: from a data set folder to a model folder."""
 
     epochs: int = setting(
-        3, "passes over the training rows; the best by validation loss is kept", minimum=1, maximum=100
+        2, "passes over the training rows; the best by validation loss is kept", minimum=1, maximum=100
     )
     learning_rate: float = setting(1e-4, "peak learning rate of AdamW", minimum=1e-7, maximum=1e-2)
     batch_size: int = setting(32, "texts in one optimizer step", minimum=1, maximum=4096)
@@ -67,6 +67,12 @@ class TrainingSettings:
     warmup_share: float = setting(0.1, "share of the steps in which the learning rate rises", minimum=0, maximum=1)
     weight_decay: float = setting(0.01, "weight decay of AdamW", minimum=0, maximum=1)
     gradient_clip: float = setting(1.0, "largest norm of the gradient", minimum=0.01)
+    distillation: float = setting(
+        1.0,
+        "weight of keeping the champion's answer on the training rows where it is right, against forgetting; 0: off",
+        minimum=0,
+        maximum=100,
+    )
     abstain_threshold: float = setting(
         0.55, "a prediction with less calibrated confidence than this is marked abstained", minimum=0, maximum=1
     )
