@@ -22,7 +22,7 @@ TONES = {"quiet": "good", "warn": "warn", "wait": "bad", "retrain": "action"}
 def write_report(folder: str | Path, report: Report) -> Path:
     """Write `drift.html` and `drift.json` into `folder`, each atomically; returns the path of the page."""
     path = Path(folder) / "drift.html"
-    html = page(_title(report), report.verdict.reason, sections(report), _status(report))
+    html = page(title(report), report.verdict.reason, sections(report), status(report))
     files.write_json(path.with_name("drift.json"), facts(report))
     with files.new_file(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
@@ -45,7 +45,8 @@ def facts(report: Report) -> dict[str, Any]:
     }
 
 
-def _title(report: Report) -> str:
+def title(report: Report) -> str:
+    """What happened, in a line."""
     if report.result is None and not (report.seen and report.seen.windows_counted):
         return "Not enough texts yet for a check"
     alone = "The texts have changed" if report.verdict.verdict == "warn" else "The texts are like those the model knows"
@@ -57,7 +58,8 @@ def _title(report: Report) -> str:
     }[report.verdict.verdict]
 
 
-def _status(report: Report) -> Status:
+def status(report: Report) -> Status:
+    """The answers to what an operator asks first."""
     count = f"{report.seen.texts if report.seen else len(report.texts):,} texts"
     context = [report.name, count, f"model {report.model_version}" if report.model_version else "", when(report.at)]
     verdict = report.verdict.verdict
