@@ -118,6 +118,13 @@ def written(report: Report, folder: Path) -> Page:
     return Page(write_report(folder, report).read_text("utf-8"))
 
 
+@pytest.fixture(scope="module")
+def stream(reference: DriftReference, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    """A retrain in a stream, and the folder of its report."""
+    report = stream_of(reference, {}, run="check-4", request="s3://b/labels/requested/4.csv")
+    return report, write_report(tmp_path_factory.mktemp("stream"), report).parent
+
+
 def test_one_comparison(reference: DriftReference, tmp_path: Path) -> None:
     report = report_of(reference)
     page = written(report, tmp_path / "new")
@@ -135,10 +142,9 @@ def test_one_comparison(reference: DriftReference, tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["drift.html", "drift.json"]
 
 
-def test_json_holds_the_verdict_and_the_measurements_and_no_text(reference: DriftReference, tmp_path: Path) -> None:
-    report = stream_of(reference, {}, run="check-4", request="s3://b/labels/requested/4.csv")
-    write_report(tmp_path, report)
-    content = (tmp_path / "drift.json").read_text("utf-8")
+def test_json_holds_the_verdict_and_the_measurements_and_no_text(stream: tuple[Report, Path]) -> None:
+    report, folder = stream
+    content = (folder / "drift.json").read_text("utf-8")
     found = json.loads(content)
     assert report.result
     assert report.harm
@@ -154,9 +160,9 @@ def test_json_holds_the_verdict_and_the_measurements_and_no_text(reference: Drif
     assert found == json.loads(json.dumps(facts(report)))
 
 
-def test_the_same_report_is_the_same_page(reference: DriftReference, tmp_path: Path) -> None:
-    pages = [write_report(tmp_path / name, report_of(reference)).read_bytes() for name in ("a", "b")]
-    assert pages[0] == pages[1]
+def test_the_same_report_is_the_same_page(stream: tuple[Report, Path], tmp_path: Path) -> None:
+    report, folder = stream
+    assert write_report(tmp_path, report).read_bytes() == (folder / "drift.html").read_bytes()
 
 
 def test_the_slice_that_moved_is_explained_by_texts_from_its_end(reference: DriftReference, tmp_path: Path) -> None:
@@ -199,8 +205,8 @@ def test_long_texts_are_cut(reference: DriftReference, tmp_path: Path) -> None:
     assert "y" * 250 not in page.words
 
 
-def test_the_page_needs_no_network(reference: DriftReference, tmp_path: Path) -> None:
-    text = write_report(tmp_path, stream_of(reference, {})).read_text("utf-8")
+def test_the_page_needs_no_network(stream: tuple[Report, Path]) -> None:
+    text = (stream[1] / "drift.html").read_text("utf-8")
     assert not re.findall(r'(?:src|href)="(?!#)[^"]*"', re.sub(r'xmlns(:\w+)?="[^"]*"', "", text))
     assert "url(http" not in text
     assert "@import" not in text
@@ -251,12 +257,12 @@ def test_the_top_answers_what_an_operator_asks(
     assert found.context == "tweets.csv · 2,854 texts · model 8bb587d97e3f · 2026-11-24 05:05 UTC"
 
 
-def test_the_history_is_drawn_once_there_is_one(reference: DriftReference, tmp_path: Path) -> None:
-    page = written(stream_of(reference, {}), tmp_path)
+def test_the_history_is_drawn_once_there_is_one(stream: tuple[Report, Path], tmp_path: Path) -> None:
+    report, folder = stream
+    page = Page((folder / "drift.html").read_text("utf-8"))
     assert "1 (2026-11-21 05:05 UTC) to 4 (2026-11-24 05:05 UTC)" in page.words
     assert "evidence\n" in page.words
-    alone = stream_of(reference, {})
-    first = written(dataclasses.replace(alone, history=alone.history[-1:]), tmp_path).words
+    first = written(dataclasses.replace(report, history=report.history[-1:]), tmp_path).words
     assert "This is the first check of this model" in first
 
 
