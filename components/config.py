@@ -87,9 +87,15 @@ class PromotionSettings:
         0.05, "significance level of the one-sided exact McNemar test on the new domain", minimum=1e-6, maximum=0.5
     )
     margin: float = setting(
-        0.02, "largest loss of accuracy on any old domain that a challenger may cause", minimum=0, maximum=0.5
+        0.02, "accuracy that a challenger must be shown not to lose on the golden set", minimum=0, maximum=0.5
     )
-    minimum_slice: int = setting(100, "an old domain with fewer held-out rows than this cannot veto", minimum=1)
+    slice_margin: float = setting(
+        0.05, "the same for each slice of the golden set that is large enough to tell", minimum=0, maximum=0.5
+    )
+    calibration_margin: float = setting(0.03, "largest rise of the expected calibration error", minimum=0, maximum=0.5)
+    behaviour_margin: float = setting(
+        0.1, "largest fall of the pass rate of a kind of behavioural test", minimum=0, maximum=1
+    )
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,9 @@ def decide(
 
     from components import config
     from components.evaluation import decide as step
-    from components.evaluation.record import keep_record
+    from components.evaluation.record import keep_record, without_texts
 
-    result = json.loads(Path(evaluation.path).read_text(encoding="utf-8"))
+    result = without_texts(json.loads(Path(evaluation.path).read_text(encoding="utf-8")))
     promotion = config.load(None, settings).promotion
     made = step.decide(result, promotion, new_sources)
     keep_record(made.record(result, promotion, new_sources), Path(decision.path), bucket)

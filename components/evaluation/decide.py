@@ -3,21 +3,26 @@
 Pure functions of the evaluation and the settings, so that a decision can be made again from its record.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from scipy.stats import binomtest
 
 from components.config import PromotionSettings
+from components.evaluation.paired import can_tell, largest_loss, mcnemar
+
+_COUNTS = ("rows", "only_challenger_right", "only_champion_right")
+Condition = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Decision:
-    """`verdict` is "promote" or "keep"; `reason` is a sentence; `conditions` says what each test found."""
+    """`verdict` is "promote" or "keep"; `reason` is in sentences; `conditions` says what each test found."""
 
     verdict: str
     reason: str
-    conditions: list[dict[str, Any]]
+    conditions: list[Condition]
 
     @property
     def promoted(self) -> bool:
@@ -32,30 +37,46 @@ class Decision:
 def decide(evaluation: dict[str, Any], settings: PromotionSettings, new_sources: list[str]) -> Decision:
     """Promote or keep, from what `evaluate` found.
 
-    Against a champion: better on the held-out rows of `new_sources` (of all sources if it is empty; exact one-sided
-    McNemar test), and on every old source no more than `settings.margin` less accurate. Without a champion: better
-    than always answering the commonest label (exact binomial test).
+    Against a champion, all of this must hold: better on the held-out rows of `new_sources` (of all sources if it is
+    empty; exact one-sided McNemar test); not worse within the margin on the golden set (the held-out rows of the old
+    sources) and on every slice of it that is large enough to tell; not worse calibrated; and in the behavioural tests
+    not behind. Without a champion: better than always answering the commonest label (exact binomial test).
     """
     if evaluation["champion"] is None:
         conditions = [_beats_majority(evaluation, settings)]
     else:
-        fresh = [s for s in evaluation["sources"] if not new_sources or s["source"] in new_sources]
-        old = [s for s in evaluation["sources"] if new_sources and s["source"] not in new_sources]
-        conditions = [_better(fresh, settings)] + [_not_worse(s, settings) for s in old]
+        new = [s for s in evaluation["slices"] if not new_sources or s["source"] in new_sources]
+        old = [s for s in evaluation["slices"] if new_sources and s["source"] not in new_sources]
+        conditions = [_better([s for s in new if s["by"] == "source"], settings)]
+        conditions += [_not_worse(name, part, settings) for name, part in _golden(old)]
+        conditions.append(_calibrated(evaluation, settings))
+        conditions += _behaves(evaluation, settings)
     failed = [c for c in conditions if not c["holds"]]
     verdict = "keep" if failed else "promote"
-    return Decision(verdict, " ".join(c["finding"] for c in failed or conditions), conditions)
+    return Decision(verdict, " ".join(c["finding"] for c in failed or _told(conditions)), conditions)
 
 
-def mcnemar(only_challenger_right: int, only_champion_right: int) -> float:
-    """Exact one-sided p-value that the challenger is no better (McNemar 1947); 1 if the two never differ."""
-    discordant = only_challenger_right + only_champion_right
-    if discordant == 0:
-        return 1.0
-    return float(binomtest(only_challenger_right, discordant, 0.5, alternative="greater").pvalue)
+def _told(conditions: list[Condition]) -> list[Condition]:
+    """Of conditions that all hold, those that a reason in words is made of: not each of many slices."""
+    return [c for c in conditions if not c.get("slice")]
 
 
-def _beats_majority(evaluation: dict[str, Any], settings: PromotionSettings) -> dict[str, Any]:
+def _golden(old: list[dict[str, Any]]) -> Iterable[tuple[str, dict[str, int]]]:
+    """The old sources together, each of them, and the slices of all of them: (name, counts)."""
+    whole = [s for s in old if s["by"] == "source"]
+    if whole:
+        yield "", _sum(whole)
+    for source in whole if len(whole) > 1 else []:
+        yield f"source {source['source']}", _sum([source])
+    for by, name in dict.fromkeys((s["by"], s["name"]) for s in old if s["by"] != "source"):
+        yield f"{by} {name}", _sum([s for s in old if (s["by"], s["name"]) == (by, name)])
+
+
+def _sum(parts: list[dict[str, Any]]) -> dict[str, int]:
+    return {key: sum(part[key] for part in parts) for key in _COUNTS}
+
+
+def _beats_majority(evaluation: dict[str, Any], settings: PromotionSettings) -> Condition:
     rows, accuracy = evaluation["challenger"]["rows"], evaluation["challenger"]["accuracy"]
     share = evaluation["majority_share"]
     p = float(binomtest(round(accuracy * rows), rows, share, alternative="greater").pvalue)
@@ -68,10 +89,10 @@ def _beats_majority(evaluation: dict[str, Any], settings: PromotionSettings) -> 
     return {"condition": "better than the commonest label", "holds": holds, "p_value": p, "finding": finding}
 
 
-def _better(sources: list[dict[str, Any]], settings: PromotionSettings) -> dict[str, Any]:
-    won = sum(s["only_challenger_right"] for s in sources)
-    lost = sum(s["only_champion_right"] for s in sources)
-    rows, p = sum(s["rows"] for s in sources), mcnemar(won, lost)
+def _better(sources: list[dict[str, Any]], settings: PromotionSettings) -> Condition:
+    total = _sum(sources)
+    won, lost, rows = total["only_challenger_right"], total["only_champion_right"], total["rows"]
+    p = mcnemar(won, lost)
     holds = bool(sources) and p <= settings.level
     gain = (won - lost) / max(1, rows)
     names = ", ".join(s["source"] for s in sources) or "no new source"
@@ -83,13 +104,50 @@ def _better(sources: list[dict[str, Any]], settings: PromotionSettings) -> dict[
     return {"condition": "better on the new domain", "holds": holds, "p_value": p, "gain": gain, "finding": finding}
 
 
-def _not_worse(source: dict[str, Any], settings: PromotionSettings) -> dict[str, Any]:
-    loss = source["champion_accuracy"] - source["challenger_accuracy"]
-    too_few = source["rows"] < settings.minimum_slice
-    holds = too_few or loss <= settings.margin
-    finding = (
-        f"On {source['source']} ({source['rows']} rows) it changes accuracy by {-loss:+.3f}, "
-        f"{'within' if loss <= settings.margin else 'beyond'} the margin of {settings.margin}"
-        f"{'; too few rows to veto' if too_few else ''}."
+def _not_worse(name: str, part: dict[str, int], settings: PromotionSettings) -> Condition:
+    """The golden set (no name) must be shown to lose no more than the margin; so must a slice that can show it.
+
+    A slice too small to show it may not veto by chance: it does so only on proof that it is worse.
+    """
+    won, lost, rows = part["only_challenger_right"], part["only_champion_right"], part["rows"]
+    margin = settings.slice_margin if name else settings.margin
+    level = settings.level
+    bound = largest_loss(won, lost, rows, level)
+    tells = not name or can_tell(won, lost, rows, margin, level)
+    holds = bound <= margin if tells else mcnemar(lost, won) > level
+    place = f"On the slice {name}" if name else "On the golden set"
+    told = (
+        f"{'within' if holds else 'not provably within'} the margin of {margin}"
+        if tells
+        else f"too few rows to tell, {'and not provably worse' if holds else 'yet provably worse'}"
     )
-    return {"condition": f"not worse on {source['source']}", "holds": holds, "loss": loss, "finding": finding}
+    finding = (
+        f"{place} ({rows} rows) it changes accuracy by {(won - lost) / rows:+.3f}, at worst by {-bound:+.3f} "
+        f"(level {level}): {told}."
+    )
+    condition = f"not worse on {name or 'the golden set'}"
+    return {"condition": condition, "slice": name, "holds": holds, "largest_loss": bound, "finding": finding}
+
+
+def _calibrated(evaluation: dict[str, Any], settings: PromotionSettings) -> Condition:
+    new, old = evaluation["challenger"]["ece"], evaluation["champion"]["ece"]
+    holds = new - old <= settings.calibration_margin
+    finding = (
+        f"Its expected calibration error is {new:.3f}, the champion's {old:.3f}: "
+        f"{'within' if holds else 'beyond'} the margin of {settings.calibration_margin}."
+    )
+    return {"condition": "not worse calibrated", "holds": holds, "ece": new, "finding": finding}
+
+
+def _behaves(evaluation: dict[str, Any], settings: PromotionSettings) -> Iterable[Condition]:
+    before = {test["kind"]: test["pass_rate"] for test in evaluation["champion"].get("behaviours", [])}
+    for test in evaluation["challenger"].get("behaviours", []):
+        rate = test["pass_rate"]
+        least = before.get(test["kind"], rate) - settings.behaviour_margin
+        holds = rate >= least
+        finding = (
+            f"It passes {rate:.0%} of the {test['tests']} tests of {test['kind']}, "
+            f"{'at least' if holds else 'less than'} the {max(least, 0):.0%} that the champion's rate asks for."
+        )
+        condition = f"behaves: {test['kind']}"
+        yield {"condition": condition, "slice": test["kind"], "holds": holds, "pass_rate": rate, "finding": finding}

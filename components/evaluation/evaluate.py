@@ -1,5 +1,6 @@
 """evaluate: a challenger, and the champion if there is one, on the same held-out rows."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,49 +11,79 @@ from numpy.typing import NDArray
 from components.classifier.classifier import Classifier
 from components.data.data_set import DataSet
 from components.errors import DataError
+from components.evaluation.behaviour import behaviours
+from components.evaluation.bootstrap import intervals
 from components.evaluation.metrics import measure, roc_points
+from components.evaluation.slices import CHALLENGER, CHAMPION, slices
+
+_INVARIANCE_TEXTS = 200
+_WORST_ERRORS = 20
 
 
 def evaluate(
     challenger: str | Path, data: str | Path, champion: str | Path | None = None, split: str = "test"
 ) -> dict[str, Any]:
-    """Metrics over all rows of the split and by source, for the challenger and the champion; plain JSON values.
+    """Metrics, intervals, behaviours and slices of the challenger and the champion; plain JSON values.
 
-    `sources` holds for each source the number of rows that only one of the two got right, which is what the paired
-    test needs. Raises DataError if a model's labels are not the data set's.
+    `slices` holds how many rows only one of the two got right, which is what the paired tests need; `sources` are
+    those of them that are whole sources. Raises DataError if a model's labels are not the data set's.
     """
     data_set = DataSet.load(data)
     rows = data_set.frame(split)
     labels = rows["label"].to_numpy()
-    result: dict[str, Any] = {"split": split, "data_set_digest": data_set.digest}
-    correct: dict[str, NDArray[np.bool_]] = {}
-    for role, folder in (("challenger", challenger), ("champion", champion)):
-        if folder is None:
-            result[role] = None
-            continue
-        classifier = Classifier.load(folder)
-        if classifier.labels.names != data_set.labels.names:
-            raise DataError(f"the {role}'s labels are {classifier.labels}, the data set's are {data_set.labels}")
-        p = classifier.probabilities(classifier.score(list(rows["text"]), description=f"evaluate {role}"))
-        correct[role] = p.argmax(axis=1) == labels
-        result[role] = measure(p, labels, classifier.labels) | {
-            "model_version": classifier.version,
-            "roc": roc_points(p, labels),
-        }
-    result["sources"] = _by_source(rows, correct)
+    result: dict[str, Any] = {"split": split, "data_set_digest": data_set.digest, CHAMPION: None}
+    p: dict[str, NDArray[np.float64]] = {}
+    for role, folder in ((CHALLENGER, challenger), (CHAMPION, champion)):
+        if folder is not None:
+            classifier = _load(folder, role, data_set)
+            scores = classifier.score(list(rows["text"]), description=f"evaluate {role}")
+            p[role] = classifier.probabilities(scores)
+            result[role] = _measured(classifier, p[role], rows)
+    correct = {role: found.argmax(axis=1) == labels for role, found in p.items()}
+    confidence = p.get(CHAMPION, p[CHALLENGER]).max(axis=1)
+    result["slices"] = slices(rows, correct, confidence, data_set.labels)
+    result["sources"] = [_with_accuracy(entry, correct) for entry in result["slices"] if entry["by"] == "source"]
     result["majority_share"] = float(np.bincount(labels).max() / len(labels))
+    result["worst_errors"] = _worst_errors(rows, p[CHALLENGER], data_set)
     return result
 
 
-def _by_source(rows: pd.DataFrame, correct: dict[str, NDArray[np.bool_]]) -> list[dict[str, Any]]:
-    entries = []
-    for source in sorted(rows["source"].unique()):
-        inside = (rows["source"] == source).to_numpy()
-        entry: dict[str, Any] = {"source": source, "rows": int(inside.sum())}
-        for role, right in correct.items():
-            entry[f"{role}_accuracy"] = float(right[inside].mean())
-        if "champion" in correct:
-            entry["only_challenger_right"] = int((correct["challenger"] & ~correct["champion"])[inside].sum())
-            entry["only_champion_right"] = int((correct["champion"] & ~correct["challenger"])[inside].sum())
-        entries.append(entry)
-    return entries
+def _load(folder: str | Path, role: str, data_set: DataSet) -> Classifier:
+    classifier = Classifier.load(folder)
+    if classifier.labels.names != data_set.labels.names:
+        raise DataError(f"the {role}'s labels are {classifier.labels}, the data set's are {data_set.labels}")
+    return classifier
+
+
+def _measured(classifier: Classifier, p: NDArray[np.float64], rows: pd.DataFrame) -> dict[str, Any]:
+    labels = rows["label"].to_numpy()
+    tests = behaviours(
+        lambda texts: [prediction.predicted_label for prediction in classifier.predict(texts)],
+        classifier.labels,
+        list(rows["text"])[:_INVARIANCE_TEXTS],
+    )
+    return measure(p, labels, classifier.labels) | {
+        "intervals": intervals(p, labels),
+        "behaviours": [asdict(test) | {"pass_rate": test.pass_rate} for test in tests],
+        "model_version": classifier.version,
+        "roc": roc_points(p, labels),
+    }
+
+
+def _with_accuracy(entry: dict[str, Any], correct: dict[str, Any]) -> dict[str, Any]:
+    return entry | {f"{role}_accuracy": entry[f"{role}_right"] / entry["rows"] for role in correct}
+
+
+def _worst_errors(rows: pd.DataFrame, p: NDArray[np.float64], data_set: DataSet) -> list[dict[str, Any]]:
+    """The rows whose true label the challenger finds least likely."""
+    labels = rows["label"].to_numpy()
+    true = p[np.arange(len(p)), labels]
+    worst = [i for i in np.argsort(true, kind="stable")[:_WORST_ERRORS] if p[i].argmax() != labels[i]]
+    names = data_set.labels.names
+    return [
+        {
+            "id": rows["id"].iloc[i], "source": rows["source"].iloc[i], "label": names[labels[i]],
+            "predicted": names[int(p[i].argmax())], "confidence": float(p[i].max()), "text": rows["text"].iloc[i],
+        }
+        for i in worst
+    ]  # fmt: skip
