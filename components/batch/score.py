@@ -93,11 +93,12 @@ def score_file(
     if not source.is_file():
         raise DataError(f"there is no file {source}")
     with new_file(output) as temporary:
-        scored = _score(source, temporary, classifier, settings, str(source), column)
-        if scored.quarantined:
-            _quarantine_of(temporary).replace(_quarantine_of(output))
-        else:
-            _quarantine_of(temporary).unlink()
+        try:
+            scored = _score(source, temporary, classifier, settings, str(source), column)
+            if scored.quarantined:
+                _quarantine_of(temporary).replace(_quarantine_of(output))
+        finally:
+            _quarantine_of(temporary).unlink(missing_ok=True)
     return BatchResult(str(source), str(output), scored.rows, scored.quarantined, classifier.version)
 
 
