@@ -29,6 +29,9 @@ def compare(model: str, current: str, settings: Settings, report: str | None) ->
     if report:
         projected = measure.reference.project(scores.embeddings, scores.logits)
         confidence = probabilities.max(axis=1)
-        content = Report(verdict, measure.labels, measure.reference, result, projected, confidence, texts, harm=harm)
+        content = Report(
+            verdict, measure.labels, measure.reference, result, projected, confidence, texts, harm=harm,
+            name=str(current), model_version=classifier.version,
+        )  # fmt: skip
         page = {"report": str(write_report(Path(report), content))}
     return {**asdict(verdict), **asdict(result), "harm": asdict(harm), **page}
