@@ -128,6 +128,11 @@ class ObjectStore:
                 raise
             return answer["ETag"].strip('"')
 
+    def delete(self, key: str) -> None:
+        """Remove an object; no error if there is none."""
+        with self._errors(key):
+            self._client.delete_object(Bucket=self.bucket, Key=key)
+
     def upload(self, path: str | Path, key: str) -> None:
         """Upload a file of any size; the object appears whole or not at all."""
         with self._errors(key):
@@ -150,12 +155,14 @@ class ObjectStore:
             self.upload(path, f"{prefix.rstrip('/')}/{path.relative_to(folder).as_posix()}")
 
     def download_folder(self, prefix: str, folder: str | Path) -> None:
-        """Download every object under `prefix` to the same relative path below `folder`."""
-        prefix = prefix.rstrip("/") + "/"
+        """Download every object under `prefix` to the same relative path below `folder`, and none outside of it."""
+        prefix = f"{prefix.rstrip('/')}/" if prefix else ""
         found = False
         for item in self.list(prefix):
+            if item.key.endswith("/"):
+                continue  # a folder, as some consoles make them
             found = True
-            path = Path(folder) / item.key[len(prefix) :]
+            path = path_below(folder, item.key[len(prefix) :])
             path.parent.mkdir(parents=True, exist_ok=True)
             self.download(item.key, path)
         if not found:
@@ -185,6 +192,13 @@ class ObjectStore:
             raise StorageError(f"the object store {self.endpoint} failed on {self.uri(key)}: {error}") from error
         except BotoCoreError as error:
             raise StorageError(f"the object store {self.endpoint} failed on {self.uri(key)}: {error}") from error
+
+
+def path_below(folder: str | Path, name: str) -> Path:
+    """Where the part `name` of an object's key goes below `folder`. A key may be any text: raises StorageError."""
+    if name.startswith("/") or any(part in ("", ".", "..") for part in name.split("/")) or "\0" in name:
+        raise StorageError(f"the object store holds an object with the unsafe name {name!r}; rename it")
+    return Path(folder) / name
 
 
 @contextlib.contextmanager
