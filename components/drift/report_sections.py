@@ -103,9 +103,7 @@ def _slices(report: Report) -> list[Section]:
     if not report.reference_texts:
         text += " Only current texts are shown: the reference's own are in the model's data set, which is not at hand."
     largest = np.argsort(-distances, kind="stable")[:SLICES_SHOWN].tolist()
-    return [Section("What has changed in the texts", text)] + [
-        _slice(report, compared, s, distances[s]) for s in largest
-    ]
+    return [Section("Where the texts differ most", text)] + [_slice(report, compared, s, distances[s]) for s in largest]
 
 
 def _slice(report: Report, compared: NDArray, number: int, distance: float) -> Section:
@@ -185,7 +183,7 @@ def _test(report: Report) -> list[Section]:
         ("shift of the texts", f"{result.effect_size:.3f} sd (95 % interval {low:.3f} to {high:.3f})"),
         ("shift of the predictions", f"{result.head_shift:.3f} sd"),
         ("nearest source", result.nearest_source or "none"),
-        ("permutations, seed", f"{result.permutations:,}, {result.seed}"),
+        ("calibration", f"{result.calibration}, {result.permutations:,} random splits, seed {result.seed}"),
     ]
     found = [Section("The test of the last window" if report.seen else "The test", text, facts)]
     if len(result.by_source) > 1:
