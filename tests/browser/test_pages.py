@@ -63,7 +63,7 @@ def full_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         charts.confusion([[1204, 3], [5, 8]], ["Negative", "Positive"]),
         charts.roc([0, 0.1, 1], [0, 0.8, 1], 0.85),
     ]
-    table = (["a column with a long name"] * 9, [["movies", *range(8)], [LONG, *range(8)]])
+    table = (["a column with a long name"] * 9, [["movies", *range(8)], [LONG, *range(7), "word " * 60]])
     sections = [
         Section("Charts", LONG, figures=drawn),
         Section("Facts", facts=[("a name", 1234), ("where", LONG)], table=table),
@@ -84,6 +84,11 @@ def test_nothing_is_wider_than_the_screen(tab: chromium.Tab, full_page: Path, wi
     over = f"e => e.getBoundingClientRect().right > {width}"
     elements = f"[...document.querySelectorAll('body *')].filter({inside}).filter({over})"
     assert tab.ask(f"{elements}.map(e => e.outerHTML.slice(0, 80))") == []
+
+
+def test_a_text_in_a_table_is_no_column_of_single_words(tab: chromium.Tab, full_page: Path) -> None:
+    tab.show(full_page, 390, "light")
+    assert tab.ask("Math.min(...[...document.querySelectorAll('td.long')].map(e => e.clientWidth))") > 200
 
 
 @pytest.mark.parametrize("width", WIDTHS)

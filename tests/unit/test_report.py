@@ -104,6 +104,7 @@ def test_numbers_stand_to_the_right_and_words_to_the_left() -> None:
     html = report.page("Title", "Quiet.", [Section("Table", table=table)])
     assert '<td class="number">1,234</td>' in html
     assert "<td>retrain</td>" in html
+    assert '<td class="long">' in report.page("Title", "Quiet.", [Section("Table", table=(["text"], [["word " * 20]]))])
 
 
 def test_the_top_answers_what_a_hurried_reader_asks() -> None:
