@@ -55,39 +55,51 @@ def signatures(texts: Sequence[str]) -> npt.NDArray[np.uint32]:
     return bands
 
 
-def candidates(bands: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
-    """Unique pairs (earlier, later) of row numbers that share a band, shape (pairs, 2), in order."""
-    found = [np.empty((0, 2), dtype=np.int64)]
-    for band in bands.T:
-        order = np.argsort(band, kind="stable")
-        keys = band[order]
-        leader = np.maximum.accumulate(np.where(np.r_[True, keys[1:] != keys[:-1]], np.arange(len(keys)), 0))
-        behind = np.flatnonzero(leader < np.arange(len(keys)))
-        found.append(np.column_stack([order[leader[behind]], order[behind]]))
+def candidates(bands: npt.NDArray[np.uint32], order: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """Pairs of places in `order` whose rows share a band, each once, as later << 32 | earlier, ascending.
+
+    bands: (rows, BANDS). order: row numbers, those to keep first.
+    """
+    found = np.empty(0, dtype=np.uint64)
+    for band in range(bands.shape[1]):
+        keys = bands[order, band]
+        places = np.argsort(keys, kind="stable")
+        keys = keys[places]
+        behind = np.flatnonzero(keys[1:] == keys[:-1]) + 1  # places that share their key with the one before
+        starts = np.flatnonzero(np.diff(behind, prepend=-1) > 1) if len(behind) else behind
+        leader = np.repeat(behind[starts] - 1, np.diff(np.append(starts, len(behind))))
+        pairs = [_pairs(places[leader], places[behind])]
         for k in range(1, NEIGHBOURS + 1):
-            near = behind[behind - k > leader[behind]]
-            if not len(near):
-                break
-            found.append(np.column_stack([order[near - k], order[near]]))
-        found = [np.unique(np.concatenate(found), axis=0)]
-    return found[0].astype(np.int64)
+            near = behind[behind - k > leader]
+            pairs.append(_pairs(places[near - k], places[near]))
+        found = np.unique(np.concatenate([found, *pairs]))
+    return found
+
+
+def _pairs(earlier: npt.NDArray[np.int64], later: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    return later.astype(np.uint64) << np.uint64(32) | earlier.astype(np.uint64)
 
 
 def near_duplicates(
-    bands: npt.NDArray[np.uint32], protected: npt.NDArray[np.bool_], texts: Texts, similarity: float
+    bands: npt.NDArray[np.uint32],
+    order: npt.NDArray[np.int64],
+    protected: npt.NDArray[np.bool_],
+    texts: Texts,
+    similarity: float,
 ) -> npt.NDArray[np.bool_]:
-    """Which rows are near duplicates of an earlier one that stays; rows come with those to keep first.
+    """Which rows of `order` are near duplicates of an earlier one that stays; those to keep come first.
 
-    bands: (rows, BANDS). protected: (rows,), rows that always stay. texts: gives the texts of some row numbers.
+    bands: (rows, BANDS). order: row numbers. protected: those of `order` that always stay. texts: gives the texts of
+    some places in `order`.
     """
-    removed = np.zeros(len(bands), dtype=bool)
-    pairs = candidates(bands)
-    pairs = pairs[~protected[pairs[:, 1]]]
-    pairs = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]  # a row is settled before it may remove another
+    removed = np.zeros(len(order), dtype=bool)
+    pairs = candidates(bands, order)  # by the later of the two, so that a row is settled before it may remove another
     for start in range(0, len(pairs), PAIRS_AT_A_TIME):
         chunk = pairs[start : start + PAIRS_AT_A_TIME]
-        content = texts(np.unique(chunk))
-        for earlier, later in chunk.tolist():
+        places = np.column_stack([chunk & np.uint64(0xFFFFFFFF), chunk >> np.uint64(32)]).astype(np.int64)
+        places = places[~protected[places[:, 1]]]
+        content = texts(np.unique(places))
+        for earlier, later in places.tolist():
             if removed[earlier] or removed[later]:
                 continue
             removed[later] = jaccard(grams(content[earlier]), grams(content[later])) >= similarity

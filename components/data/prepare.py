@@ -29,6 +29,7 @@ from components.progress import progress
 from components.storage import local_folder
 
 DROPPED = -1
+KEPT, EXACT, NEAR, LEAK, CONFLICT = range(5)  # why a row was removed, if it was
 Numbers = dict[str, npt.NDArray]
 
 
@@ -55,7 +56,7 @@ def prepare(
             _spool_sources(spool, sources, settings, quarantine)
         numbers = spool.numbers()
         splits, removed = _decide(spool, numbers, settings)
-        _quarantine_conflicts(spool, removed == "conflict", quarantine)
+        _quarantine_conflicts(spool, removed == CONFLICT, quarantine)
         _check(numbers, splits, settings)
         digest, counts = _write(spool, splits, folder)
         description = {
@@ -64,9 +65,7 @@ def prepare(
             "counts": counts,
             "class_balance": _balance(counts, settings),
             "duplicates_removed": {
-                "exact": int((removed == "exact").sum()),
-                "near": int((removed == "near").sum()),
-                "leaks": int((removed == "leak").sum()),
+                name: int((removed == why).sum()) for name, why in (("exact", EXACT), ("near", NEAR), ("leaks", LEAK))
             },
             "quarantined": dict(sorted(quarantine.counts.items())),
             "replay": replayed,
@@ -130,23 +129,16 @@ def _spool_replay(spool: Spool, location: str, settings: DataSettings) -> str:
 
 
 def _decide(spool: Spool, n: Numbers, settings: DataSettings) -> tuple[npt.NDArray, npt.NDArray]:
-    """(split of each row or DROPPED, why it was removed or "")."""
-    removed = np.full(len(spool), "", dtype="U8")
+    """(split of each row or DROPPED, why it was removed or KEPT)."""
+    removed = np.full(len(spool), KEPT, dtype=np.int8)
     # Who stays among duplicates: replayed rows, then test, validation and training rows; then by content.
     order = np.lexsort((n["content"], n["order"], -n["given"], ~n["old"]))
     _mark_exact(n, order, removed)
-    left = order[removed[order] == ""]
-    if settings.near_duplicate_similarity < 1:
-        near = near_duplicates(
-            n["bands"][left],
-            n["old"][left],
-            lambda rows: _texts(spool, left, rows),
-            settings.near_duplicate_similarity,
-        )
-        removed[left[near]] = "near"
+    _mark_near(spool, n.pop("bands"), n["old"], order[removed[order] == KEPT], removed, settings)
+    del order
     _mark_leaks(n, removed)
-    kept = np.flatnonzero(removed == "")
-    splits = np.full(len(spool), DROPPED, dtype=np.int64)
+    kept = np.flatnonzero(removed == KEPT)
+    splits = np.full(len(spool), DROPPED, dtype=np.int8)
     shares = (settings.validation_share, settings.test_share)
     new = kept[~n["old"][kept]]
     splits[new] = assign(n["label"][new], n["source"][new], n["given"][new], ~n["pseudo"][new], n["order"][new], shares)
@@ -158,29 +150,44 @@ def _decide(spool: Spool, n: Numbers, settings: DataSettings) -> tuple[npt.NDArr
     return splits, removed
 
 
-def _texts(spool: Spool, left: npt.NDArray, rows: npt.NDArray) -> dict[int, str]:
-    content = spool.texts(np.sort(left[rows]))
-    return {row: content[int(left[row])] for row in rows.tolist()}
+def _mark_near(
+    spool: Spool,
+    bands: npt.NDArray,
+    old: npt.NDArray,
+    left: npt.NDArray,
+    removed: npt.NDArray,
+    settings: DataSettings,
+) -> None:
+    """Of rows that nearly have the same text, all but the first in `left` go."""
+
+    def texts(places: npt.NDArray) -> dict[int, str]:
+        content = spool.texts(np.sort(left[places]))
+        return {place: content[int(left[place])] for place in places.tolist()}
+
+    if settings.near_duplicate_similarity < 1:
+        near = near_duplicates(bands, left, old[left], texts, settings.near_duplicate_similarity)
+        removed[left[near]] = NEAR
 
 
 def _mark_exact(n: Numbers, order: npt.NDArray, removed: npt.NDArray) -> None:
     """Copies of a text with one label: all but the first go. With several labels: every new copy goes."""
-    _, group = np.unique(n["text"], return_inverse=True)
-    new = ~n["old"]
-    low, high = np.full(group.max() + 1, np.iinfo(np.int64).max), np.full(group.max() + 1, -1)
-    np.minimum.at(low, group[new], n["label"][new])
-    np.maximum.at(high, group[new], n["label"][new])
-    first = np.zeros(len(order), dtype=bool)
-    first[np.unique(group[order], return_index=True)[1]] = True
-    removed[order[~first]] = "exact"
-    removed[n["old"]] = ""
-    removed[new & (high > low)[group]] = "conflict"
+    rows = order[np.argsort(n["text"][order], kind="stable")]
+    text, label, new = n["text"][rows], n["label"][rows], ~n["old"][rows]
+    first = np.r_[True, text[1:] != text[:-1]]
+    starts = np.flatnonzero(first)
+    low = np.minimum.reduceat(np.where(new, label, np.iinfo(np.int32).max), starts)
+    high = np.maximum.reduceat(np.where(new, label, -1), starts)
+    several = np.repeat(high > low, np.diff(np.append(starts, len(rows))))
+    removed[rows[~first]] = EXACT
+    removed[n["old"]] = KEPT
+    removed[rows[new & several]] = CONFLICT
 
 
 def _mark_leaks(n: Numbers, removed: npt.NDArray) -> None:
     """An exact copy of a row that the sources hold out for the test would have leaked into training."""
-    held_out = np.unique(n["text"][(n["given"] > TRAIN) & (removed == "")])
-    removed[(removed == "exact") & (n["given"] < 0) & np.isin(n["text"], held_out)] = "leak"
+    held_out = np.unique(n["text"][(n["given"] > TRAIN) & (removed == KEPT)])
+    copies = np.flatnonzero((removed == EXACT) & (n["given"] < 0))
+    removed[copies[np.isin(n["text"][copies], held_out)]] = LEAK
 
 
 def _quarantine_conflicts(spool: Spool, conflict: npt.NDArray, quarantine: _Quarantine) -> None:
@@ -212,7 +219,7 @@ def _check(n: Numbers, splits: npt.NDArray, settings: DataSettings) -> None:
 
 def _write(spool: Spool, splits: npt.NDArray, folder: Path) -> tuple[str, dict[str, Any]]:
     """Write the three Parquet files; returns the digest of their rows (in any order) and counts."""
-    hashes: list[bytes] = []
+    hashes = bytearray()
     counts: dict[str, dict[str, Counter[str]]] = {s: {k: Counter() for k in ("label", "source")} for s in SPLITS}
     with contextlib.ExitStack() as stack:
         files = [
@@ -224,10 +231,10 @@ def _write(spool: Spool, splits: npt.NDArray, folder: Path) -> tuple[str, dict[s
                 rows = table.select(SCHEMA.names).filter(mine)
                 if len(rows):
                     files[number].write_table(rows)
-                    hashes.extend(_hashes(split, rows))
+                    hashes += b"".join(_hashes(split, rows))
                     for column, counter in counts[split].items():
                         counter.update(map(str, rows.column(column).to_pylist()))
-    digest = hashlib.sha256(b"".join(sorted(hashes))).hexdigest()
+    digest = hashlib.sha256(np.sort(np.frombuffer(hashes, "S32")).tobytes()).hexdigest()
     shown = {
         split: {"rows": sum(c["label"].values()), **{k: dict(sorted(v.items())) for k, v in c.items()}}
         for split, c in counts.items()

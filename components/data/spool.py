@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.data.data_set import SCHEMA
-from components.data.duplicates import signatures
+from components.data.duplicates import BANDS, signatures
 
 CHUNK = 2000
 SPOOL_SCHEMA = pa.schema([*SCHEMA, ("file", pa.string()), ("row", pa.string())])
@@ -25,16 +25,16 @@ def hash_of(*parts: object) -> int:
 
 
 class Spool:
-    """Rows go to a Parquet file chunk by chunk; what decides about them (about 130 bytes each) stays in memory."""
+    """Rows go to a Parquet file chunk by chunk; what decides about them (97 bytes each) stays in memory."""
 
     def __init__(self, path: Path, seed: int) -> None:
         self._path, self._seed = path, seed
         self._writer = pq.ParquetWriter(path, SPOOL_SCHEMA, compression="zstd")
         self._waiting: list[Row] = []
-        self._bands: list[npt.NDArray[np.uint32]] = []
+        self._bands = array("I")
         self._sources: dict[str, int] = {}
         self._text, self._order, self._content = array("Q"), array("Q"), array("Q")
-        self._label, self._source, self._given = array("q"), array("q"), array("q")
+        self._label, self._source, self._given = array("i"), array("i"), array("b")
         self._old, self._pseudo = array("b"), array("b")
 
     def __len__(self) -> int:
@@ -60,24 +60,27 @@ class Spool:
 
     def _flush(self) -> None:
         if self._waiting:
-            self._bands.append(signatures([row["text"] for row in self._waiting]))
+            self._bands.frombytes(signatures([row["text"] for row in self._waiting]).tobytes())
             self._writer.write_table(pa.Table.from_pylist(self._waiting, SPOOL_SCHEMA))
             self._waiting = []
 
     def numbers(self) -> dict[str, npt.NDArray]:
         """Arrays of shape (rows,): text, order, content (hashes), label, source, given, old, pseudo; bands is 2-d.
 
-        Source codes follow the names' alphabetical order, so they do not depend on the order of the rows.
+        Source codes follow the names' alphabetical order, so they do not depend on the order of the rows. The bands
+        are given away, to be forgotten when they have been used.
         """
         names = sorted(self._sources)
-        rank = np.zeros(len(names), dtype=np.int64)
+        rank = np.zeros(len(names), dtype=np.int32)
         rank[[self._sources[name] for name in names]] = np.arange(len(names))
+        bands, self._bands = self._bands, array("I")
         return {
-            **{name: np.array(getattr(self, f"_{name}"), dtype=np.uint64) for name in ("text", "order", "content")},
-            **{name: np.array(getattr(self, f"_{name}"), dtype=np.int64) for name in ("label", "given")},
-            **{name: np.array(getattr(self, f"_{name}"), dtype=bool) for name in ("old", "pseudo")},
-            "source": rank[np.array(self._source, dtype=np.int64)],
-            "bands": np.concatenate(self._bands),
+            **{name: np.frombuffer(getattr(self, f"_{name}"), np.uint64) for name in ("text", "order", "content")},
+            **{name: np.frombuffer(getattr(self, f"_{name}"), np.bool_) for name in ("old", "pseudo")},
+            "label": np.frombuffer(self._label, np.int32),
+            "given": np.frombuffer(self._given, np.int8),
+            "source": rank[np.frombuffer(self._source, np.int32)],
+            "bands": np.frombuffer(bands, np.uint32).reshape(-1, BANDS),
         }
 
     def chunks(self) -> Iterator[tuple[int, pa.Table]]:
