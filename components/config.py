@@ -61,6 +61,24 @@ class TrainingSettings:
     )
     learning_rate: float = setting(1e-4, "peak learning rate of AdamW", minimum=1e-7, maximum=1e-2)
     batch_size: int = setting(32, "texts in one optimizer step", minimum=1, maximum=4096)
+    micro_batch_tokens: int = setting(
+        4096, "most tokens in one forward pass; a larger batch takes several, and one step", minimum=16
+    )
+    precision: str = setting(
+        "auto",
+        "number format of the products: auto takes bfloat16 where the hardware has it",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    patience: int = setting(
+        1, "epochs without a lower validation loss before training stops; 0: never early", minimum=0, maximum=100
+    )
+    label_smoothing: float = setting(0.0, "share of the target that goes to all labels alike", minimum=0, maximum=0.9)
+    imbalance: float = setting(
+        3.0, "weigh the labels once the commonest has this many times the rows of the rarest; 0: never", minimum=0
+    )
+    checkpoint_minutes: float = setting(
+        5.0, "minutes between checkpoints, from which --resume goes on", minimum=0, maximum=10_000
+    )
     max_length: int = setting(
         128, "tokens in one window; longer texts take several windows when scored", minimum=8, maximum=512
     )
@@ -75,6 +93,12 @@ class TrainingSettings:
     )
     abstain_threshold: float = setting(
         0.55, "a prediction with less calibrated confidence than this is marked abstained", minimum=0, maximum=1
+    )
+    answered_error_rate: float = setting(
+        0.0,
+        "choose the abstain threshold on the validation rows so that those answered err no oftener than this; 0: off",
+        minimum=0,
+        maximum=0.5,
     )
     seed: int = setting(13, "seed of the head's initial weights, the order of the rows and dropout", minimum=0)
 

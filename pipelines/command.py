@@ -71,6 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--output", required=True, metavar="MODEL_DIR", help="model folder to write")
     flag("--base-model", default=_BASE_MODEL, metavar="DIR_OR_HUB_ID", help="pre-trained BERT (default: %(default)s)")
     flag("--warm-start", metavar="MODEL_DIR", help="start from this model's weights instead")
+    flag("--checkpoints", default="", metavar="DIR", help="folder or s3:// prefix (default: beside the output)")
+    flag("--resume", action="store_true", help="go on from the newest checkpoint there, if there is one")
     flag = command("evaluate", _evaluate, "Measure a model, and compare it with the champion.", "promotion")
     flag("--model", required=True, metavar="MODEL_DIR", help="the model, or challenger")
     flag("--data", required=True, metavar="DIR", help="data set folder; its test split is scored")
@@ -122,13 +124,15 @@ def _prepare(arguments: argparse.Namespace) -> Result:
     return prepare(arguments.source, Path(arguments.output), settings, replay=arguments.replay)
 
 
-def _train(arguments: argparse.Namespace) -> Result:
+def _train(arguments: argparse.Namespace) -> Result | None:
     from components.training.train import train
 
-    settings = config.from_flags(arguments)
     made = train(
-        arguments.data, arguments.output, settings, base_model=arguments.base_model, warm_start=arguments.warm_start
-    )
+        arguments.data, arguments.output, config.from_flags(arguments), base_model=arguments.base_model,
+        warm_start=arguments.warm_start, checkpoints=arguments.checkpoints, resume=arguments.resume,
+    )  # fmt: skip
+    if made is None:  # another process, of those that torchrun started, has written it
+        return None
     return {"model": arguments.output, "model_version": made.model_version, **made.metrics, "history": made.history}
 
 

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
+from scipy.stats import beta
 
 Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
@@ -36,6 +37,23 @@ def expected_calibration_error(confidence: Floats, correct: NDArray[np.bool_], b
     bin_of = np.clip((np.asarray(confidence) * bins).astype(int), 0, bins - 1)
     gaps = np.bincount(bin_of, weights=np.asarray(confidence) - np.asarray(correct, dtype=float), minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+def threshold_for(confidence: Floats, correct: NDArray[np.bool_], error_rate: float, level: float = 0.05) -> float:
+    """The least confidence from which on answers err no oftener than `error_rate`, by its exact upper bound.
+
+    confidence, correct: [n], of rows that the model was not fitted to. The bound (Clopper and Pearson 1934, one-sided,
+    at `level`) is of each threshold by itself. 1 if no threshold can promise it: then all is abstained from.
+    """
+    order = np.argsort(-np.asarray(confidence), kind="stable")
+    errors = np.cumsum(~np.asarray(correct)[order])
+    answered = np.arange(1, len(order) + 1)
+    bound = np.where(errors < answered, beta.isf(level, errors + 1, np.maximum(answered - errors, 1)), 1.0)
+    ranked = np.asarray(confidence)[order]
+    # Answers of equal confidence are given or withheld together.
+    last_of_ties = np.append(ranked[1:] < ranked[:-1], True)
+    kept = np.flatnonzero((bound <= error_rate) & last_of_ties)
+    return float(ranked[kept[-1]]) if len(kept) else 1.0
 
 
 def reliability(confidence: Floats, correct: NDArray[np.bool_], bins: int = 10) -> list[dict[str, float]]:

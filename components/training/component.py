@@ -27,6 +27,7 @@ def train(
         description = step.train(
             data.path, model.path, config.load(None, settings), base_model=base_model, warm_start=start
         )
+    assert description is not None, "a step is one process"
     for name, value in description.metrics.items():
         metrics.log_metric(name, value)
     model.metadata.update({"framework": "transformers", "model_version": description.model_version})

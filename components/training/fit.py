@@ -1,126 +1,195 @@
-"""fit: the optimizer's loop over a data set's training rows."""
+"""fit: the optimizer's loop over a data set's training rows, which can be stopped anywhere and taken up again."""
 
-import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import math
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div, log_softmax
-from transformers import PreTrainedModel
+from torch.nn.functional import cross_entropy
 
 from components import logs
 from components.classifier.engine import Engine
 from components.config import TrainingSettings
 from components.data.data_set import DataSet
 from components.progress import progress
-from components.training.batches import epoch_batches
+from components.training.batches import epoch_batches, micro_batches
+from components.training.checkpoint import Checkpoint, CheckpointFolder, optimizer_tensors, restore_optimizer
+from components.training.objective import Objective, Teacher, class_weights
+from components.training.precision import training_dtype
+from components.training.processes import Processes
 
-_SOFTENING = 2.0  # temperature of the distillation: what the champion is less sure of counts too
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """What the model that the weights come from says of the training rows: [n, classes] logits, [n] 1 where right."""
-
-    logits: Tensor
-    right: Tensor
-
-    @classmethod
-    def of(cls, engine: Engine, texts: Sequence[str], labels: Tensor) -> "Teacher":
-        logits = torch.as_tensor(engine.score(texts, description="distil").logits, device=engine.device)
-        return cls(logits, (logits.argmax(dim=1) == labels).float())
+Indices = NDArray[np.int64]
 
 
-def fit(engine: Engine, data_set: DataSet, settings: TrainingSettings, *, distil: bool) -> list[dict[str, float]]:
+@dataclass
+class _Place:
+    """How far training has come: `step` batches of `epoch` are done. The rest is what is known by then."""
+
+    epoch: int = 1
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def best(self) -> int:
+        """The epoch with the least validation loss, from 1."""
+        return int(np.argmin([entry["validation_loss"] for entry in self.history])) + 1
+
+
+class _Fit:
+    """One training run: model, optimizer, rows and place."""
+
+    def __init__(
+        self, engine: Engine, data_set: DataSet, settings: TrainingSettings, processes: Processes, distil: bool
+    ):
+        self.engine, self.settings, self.processes = engine, settings, processes
+        rows = data_set.frame("train")
+        texts, labels = list(rows["text"]), rows["label"].to_numpy()
+        self.validation = data_set.frame("validation")
+        self.tokens = _tokenize(engine, texts)
+        self.lengths = [len(text) for text in self.tokens]
+        on_device = torch.as_tensor(labels, device=engine.device)
+        teacher = Teacher.of(engine, texts, on_device) if distil and settings.distillation else None
+        weights = class_weights(labels, len(data_set.labels), settings.imbalance)
+        self.objective = Objective(on_device, teacher, torch.as_tensor(weights, device=engine.device).float(), settings)
+        self.dtype, reason = training_dtype(engine.device, settings.precision)
+        self.model = processes.wrap(engine.model)
+        self.optimizer = _optimizer(engine, settings)
+        self.place = _Place()
+        self.best: dict[str, Tensor] = {}
+        self.steps_an_epoch = -(-len(self.tokens) // settings.batch_size)
+        logs.event(
+            "training", rows=len(texts), device=str(engine.device), dtype=str(self.dtype).removeprefix("torch."),
+            reason=reason, class_weights=[round(w, 4) for w in weights.tolist()], processes=processes.count,
+        )  # fmt: skip
+
+    @property
+    def step(self) -> int:
+        """Batches done, over all epochs."""
+        return (self.place.epoch - 1) * self.steps_an_epoch + self.place.step
+
+    def train_batch(self, batch: Indices) -> float:
+        """One optimizer step on this process's part of the batch; the mean loss over the whole of it."""
+        mine, total = self.processes.part(batch), 0.0
+        # A process that is left without a row takes part in the exchange of gradients all the same, with zeros.
+        parts = list(micro_batches(mine, self.lengths, self.settings.micro_batch_tokens)) or [batch[:1]]
+        share = (1.0 if len(mine) else 0.0) / len(batch)
+        for number, part in enumerate(parts, start=1):
+            with self.processes.unsynchronised(self.model, last=number == len(parts)):
+                loss = self.objective(self._logits(part), part) * share
+                (loss * self.processes.count).backward()  # the exchange takes the mean where the sum is meant
+            total += float(loss.detach())
+        torch.nn.utils.clip_grad_norm_(self.engine.model.parameters(), self.settings.gradient_clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * self._rate()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return self.processes.sum(total)
+
+    def end_epoch(self) -> bool:
+        """Validate, remember the best weights, and say whether to go on."""
+        measured = {"train_loss": float(np.mean(self.place.losses))} | self._validate()
+        entry = {"epoch": self.place.epoch} | self.processes.as_the_leader(measured)
+        self.place.history.append(entry)
+        logs.event("epoch", **entry)
+        if self.place.best == len(self.place.history):
+            self.best = {name: value.detach().clone() for name, value in self.engine.model.state_dict().items()}
+        patience = self.settings.patience
+        stop = bool(patience) and len(self.place.history) - self.place.best >= patience
+        self.place.epoch, self.place.step, self.place.losses = self.place.epoch + 1, 0, []
+        return not stop and self.place.epoch <= self.settings.epochs
+
+    def checkpoint(self) -> Checkpoint:
+        tensors = {
+            "model": dict(self.engine.model.state_dict()),
+            "best": self.best,
+            "optimizer": optimizer_tensors(self.optimizer),
+            "random": {"torch": torch.get_rng_state()},
+        }
+        return Checkpoint(self.step, vars(self.place), {name: group for name, group in tensors.items() if group})
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        self.engine.model.load_state_dict(checkpoint.tensors["model"])
+        self.best = checkpoint.tensors.get("best", {})
+        restore_optimizer(self.optimizer, checkpoint.tensors.get("optimizer", {}))
+        torch.set_rng_state(checkpoint.tensors["random"]["torch"])
+        self.place = _Place(**checkpoint.values)
+
+    def _logits(self, part: Indices) -> Tensor:
+        engine = self.engine
+        padded = engine.tokenizer.pad({"input_ids": [self.tokens[i] for i in part]}, return_tensors="pt")
+        with torch.autocast(engine.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            logits: Tensor = self.model(**padded.to(engine.device)).logits.float()
+        return logits
+
+    def _rate(self) -> float:
+        """The share of the peak learning rate: it rises over the warm-up, then falls to zero."""
+        steps = self.steps_an_epoch * self.settings.epochs
+        warmup = max(1, round(steps * self.settings.warmup_share))
+        return min((self.step + 1) / warmup, max(0.0, (steps - self.step) / max(1, steps - warmup)))
+
+    def _validate(self) -> dict[str, float]:
+        """Loss and accuracy on the validation rows, without dropout."""
+        labels = self.validation["label"].to_numpy()
+        self.engine.model.eval()
+        logits = self.engine.score(list(self.validation["text"])).logits
+        loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels).long())
+        accuracy = float(np.mean(logits.argmax(axis=1) == labels))
+        return {"validation_loss": float(loss), "validation_accuracy": accuracy}
+
+
+def fit(
+    engine: Engine,
+    data_set: DataSet,
+    settings: TrainingSettings,
+    *,
+    distil: bool,
+    checkpoints: CheckpointFolder | None = None,
+    resume: bool = False,
+    processes: Processes | None = None,
+) -> list[dict[str, float]]:
     """Train in place, keep the best epoch's weights, return one entry an epoch.
 
     With `distil` the model starts as the champion, and is asked to keep the champion's answer on the rows where that
-    is right: otherwise what it learns of the new rows costs it some of the old ones.
+    is right: otherwise what it learns of the new rows costs it some of the old ones. With `resume` training goes on
+    from the newest checkpoint, and on a CPU ends with the same weights as if it had never been interrupted.
     """
-    rows, validation = data_set.frame("train"), data_set.frame("validation")
-    tokens = _tokenize(engine, list(rows["text"]))
-    labels = torch.as_tensor(rows["label"].to_numpy(), device=engine.device)
-    teacher = Teacher.of(engine, list(rows["text"]), labels) if distil and settings.distillation else None
-    generator = np.random.default_rng(settings.seed)
-    steps_an_epoch = -(-len(tokens) // settings.batch_size)
-    optimizer, schedule = _optimizer(engine.model, settings, steps_an_epoch * settings.epochs)
-    history: list[dict[str, float]] = []
-    best: dict[str, Tensor] = {}
-    with progress(description="train", total=len(tokens) * settings.epochs, unit="text") as bar:
-        for epoch in range(1, settings.epochs + 1):
-            losses = []
-            engine.model.train()
-            for batch in epoch_batches([len(t) for t in tokens], settings.batch_size, generator):
-                logits = _logits(engine, [tokens[i] for i in batch])
-                loss = objective(logits, labels[batch], teacher, batch, settings.distillation)
-                loss.backward()
-                losses.append(float(loss.detach()))
-                torch.nn.utils.clip_grad_norm_(engine.model.parameters(), settings.gradient_clip)
-                optimizer.step()
-                schedule.step()
-                optimizer.zero_grad(set_to_none=True)
-                bar.update(len(batch))
-            entry = {"epoch": epoch, "train_loss": float(np.mean(losses))} | _validate(engine, validation)
-            bar.set_postfix(validation_loss=f"{entry['validation_loss']:.3f}")
-            logs.event("epoch", **entry)
-            if not history or entry["validation_loss"] < min(h["validation_loss"] for h in history):
-                best = copy.deepcopy(engine.model.state_dict())
-            history.append(entry)
-    engine.model.load_state_dict(best)
+    run = _Fit(engine, data_set, settings, processes or Processes(), distil)
+    found = checkpoints.load() if checkpoints and resume else None
+    if found:
+        run.restore(found)
+        logs.event("resumed", step=found.step, epoch=run.place.epoch)
+    with progress(description="train", total=run.steps_an_epoch * settings.epochs, unit="step") as bar:
+        bar.update(run.step)
+        going = run.place.epoch <= settings.epochs
+        while going:
+            _train_epoch(run, checkpoints, bar)
+            going = run.end_epoch()
+            bar.set_postfix(validation_loss=f"{run.place.history[-1]['validation_loss']:.3f}")
+    engine.model.load_state_dict(run.best)
     engine.model.eval()
-    return history
+    return run.place.history
 
 
-def objective(
-    logits: Tensor, labels: Tensor, teacher: Teacher | None, batch: NDArray[np.int64], weight: float
-) -> Tensor:
-    """Mean cross entropy, plus `weight` times the divergence from the teacher's answer on the rows where it is right.
-
-    Focal distillation with the weight 0 where the old model is wrong: Yan et al. 2021, "Positive-Congruent Training:
-    Towards Regression-Free Model Updates". logits [b, classes], labels [b]; `batch` says which of the teacher's rows.
-    """
-    loss = cross_entropy(logits, labels)
-    if teacher is None:
-        return loss
-    taught = log_softmax(teacher.logits[batch] / _SOFTENING, dim=1)
-    learnt = log_softmax(logits / _SOFTENING, dim=1)
-    divergence = kl_div(learnt, taught, reduction="none", log_target=True).sum(dim=1)
-    return loss + weight * _SOFTENING**2 * (divergence * teacher.right[batch]).mean()
-
-
-def _logits(engine: Engine, batch: Sequence[list[int]]) -> Tensor:
-    padded = engine.tokenizer.pad({"input_ids": list(batch)}, return_tensors="pt").to(engine.device)
-    with torch.autocast(engine.device.type, dtype=torch.bfloat16, enabled=_has_bfloat16(engine.device)):
-        return engine.model(**padded).logits.float()
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 products are done in hardware; emulated, they are slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "avx512_bf16" in _cpu_flags()
-
-
-def _cpu_flags() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return ""
-
-
-def _validate(engine: Engine, validation: Any) -> dict[str, float]:
-    """Loss and accuracy on the validation rows, without dropout."""
-    labels = validation["label"].to_numpy()
-    engine.model.eval()
-    logits = engine.score(list(validation["text"])).logits
-    loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels).long())
-    accuracy = float(np.mean(logits.argmax(axis=1) == labels))
-    return {"validation_loss": float(loss), "validation_accuracy": accuracy}
+def _train_epoch(run: _Fit, checkpoints: CheckpointFolder | None, bar: Any) -> None:
+    """The batches of the epoch that are not done yet. Their order depends on the seed and the epoch alone."""
+    saved = time.monotonic()
+    generator = np.random.default_rng([run.settings.seed, run.place.epoch])
+    run.engine.model.train()
+    for batch in epoch_batches(run.lengths, run.settings.batch_size, generator)[run.place.step :]:
+        if checkpoints and run.processes.leads and time.monotonic() - saved > run.settings.checkpoint_minutes * 60:
+            checkpoints.save(run.checkpoint())
+            saved = time.monotonic()
+        loss = run.train_batch(batch)
+        if not math.isfinite(loss):
+            logs.warning("loss_not_finite", epoch=run.place.epoch, step=run.place.step)
+        run.place.losses.append(loss)
+        run.place.step += 1
+        bar.update()
 
 
 def _tokenize(engine: Engine, texts: list[str]) -> list[list[int]]:
@@ -129,17 +198,9 @@ def _tokenize(engine: Engine, texts: list[str]) -> list[list[int]]:
     return list(engine.tokenizer(texts, truncation=True, max_length=engine.max_length)["input_ids"])
 
 
-def _optimizer(
-    model: PreTrainedModel, settings: TrainingSettings, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW without decay on biases and LayerNorm; the rate rises over the warm-up, then falls to zero."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
+def _optimizer(engine: Engine, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """AdamW without decay on biases and LayerNorm."""
+    decayed = [p for p in engine.model.parameters() if p.ndim > 1]
+    plain = [p for p in engine.model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-    warmup = max(1, round(steps * settings.warmup_share))
-
-    def rate(step: int) -> float:
-        return min((step + 1) / warmup, max(0.0, (steps - step) / max(1, steps - warmup)))
-
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)

