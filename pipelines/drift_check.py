@@ -137,8 +137,8 @@ def _conclude(
     made = Check(version, seen, verdict, len(found.tested), found.refused)
     waits_for_labels = verdict.verdict == "wait" and seen.labelled_rows < settings.retrain.minimum_labels
     request = check_outputs.request_labels(store, champion, found, settings) if waits_for_labels else ""
-    news = found.tested or (request and request != found.before.request)
-    if not news and verdict.verdict == (found.before.verdict or "quiet"):
+    new_verdict = verdict.verdict not in ("quiet", found.before.verdict)
+    if not (found.tested or new_verdict or (request and request != found.before.request)):
         return replace(made, request=request)
     arguments: dict[str, Any] = {}
     if verdict.verdict == "retrain":

