@@ -86,15 +86,17 @@ def _how_sure(report: Report) -> tuple[str, str]:
 
 
 def _how_bad(report: Report) -> tuple[str, str]:
-    result, harm = report.result, report.harm
-    shift = f"The texts have shifted by {_sd(result.effect_size, result.effect_interval)}." if result else ""
+    harm, measured = report.harm, report.seen or report.result
+    if measured is None or (report.seen and not report.seen.windows_counted):
+        return "Not known yet", ""
+    shift = f"The texts have shifted by {_sd(measured.effect_size, measured.effect_interval)}."
     if harm is None:
-        return ("Not known yet", "") if result is None else (f"A shift of {result.effect_size:.2f} sd", shift)
+        return f"A shift of {measured.effect_size:.2f} sd", shift
     if harm.measured_accuracy is not None and harm.measured_interval:
         words = f"Accuracy {harm.measured_accuracy:.3f}, was {harm.reference_accuracy:.3f}"
         low, high = harm.measured_interval
-        measured = f"Measured on {harm.labelled_rows:,} labels (95 % interval {low:.3f} to {high:.3f})"
-        return words, f"{measured}; estimated without labels: {harm.estimated_accuracy:.3f}. {shift}"
+        found = f"Measured on {harm.labelled_rows:,} labels (95 % interval {low:.3f} to {high:.3f})"
+        return words, f"{found}; estimated without labels: {harm.estimated_accuracy:.3f}. {shift}"
     low, high = harm.estimated_interval
     words = f"Accuracy about {harm.estimated_accuracy:.3f}, was {harm.reference_accuracy:.3f}"
     return words, f"Estimated without labels (95 % interval {low:.3f} to {high:.3f}). {shift}"

@@ -10,6 +10,7 @@ from components.drift.annotation import unusualness
 from components.drift.harm import wilson
 from components.drift.policy import large
 from components.drift.report_content import Report
+from components.drift.statistics import quantiles_of, wasserstein2_squared
 from components.report import Section
 
 SLICES_SHOWN = 3
@@ -90,11 +91,10 @@ def _loss(loss: float, interval: tuple[float, float]) -> str:
 
 def _slices(report: Report) -> list[Section]:
     """The embedding slices that moved most, each with texts from its end where the current window has more."""
-    result = report.result
-    if result is None:
-        return []
     compared = _compared_rows(report)
-    distances = np.asarray(result.slice_distances)[: report.reference.slices.shape[1]]
+    known = report.reference.slices[compared]
+    current = quantiles_of(report.current[:, : known.shape[1]])
+    distances = np.sqrt(wasserstein2_squared(quantiles_of(known), current))
     text = (
         f"The model turns each text into numbers; here are the directions (slices) in which the {len(report.texts):,} "
         "current texts have moved most, in standard deviations of the training texts. Equal curves mean no change, and "

@@ -234,7 +234,11 @@ def test_the_page_needs_no_network(stream: tuple[Report, Path]) -> None:
         (
             {"effect_size": 0.0, "harm": None},
             {},
-            ["The texts have changed, but no harm is seen", "Look at the example texts below"],
+            [
+                "The texts have changed, but no harm is seen",
+                "Look at the example texts below",
+                "shifted by 0.00 standard",
+            ],
         ),
         ({"evidence": 12.0}, {}, ["No alarm", "Below the alarm bar", "Evidence 12, alarm at 876,000", "54 texts wait"]),
     ],
