@@ -7,7 +7,11 @@ import numpy.typing as npt
 
 GRAM = 5
 BANDS = 16
-BAND_ROWS = 4  # at a similarity of 0.8 a pair is missed with probability (1 - 0.8 ** 4) ** 16 = 0.0002
+BAND_ROWS = 4
+# Long texts that have nothing to do with each other share one band so often that a million of them are 10 million
+# pairs; two bands they hardly ever share. A pair with a similarity of 0.8 shares less than two in 0.3 % of the cases.
+SHARED_BANDS = 2
+SURE_SIMILARITY = 0.8  # below it, one shared band is enough
 NEIGHBOURS = 20  # in a bucket, each row is compared with its leader and with this many before it
 PAIRS_AT_A_TIME = 50_000
 
@@ -55,8 +59,10 @@ def signatures(texts: Sequence[str]) -> npt.NDArray[np.uint32]:
     return bands
 
 
-def candidates(bands: npt.NDArray[np.uint32], order: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """Pairs of places in `order` whose rows share a band, each once, as later << 32 | earlier, ascending.
+def candidates(
+    bands: npt.NDArray[np.uint32], order: npt.NDArray[np.int64], shared: int = SHARED_BANDS
+) -> npt.NDArray[np.uint64]:
+    """Pairs of places in `order` whose rows share so many bands, each once, as later << 32 | earlier, ascending.
 
     bands: (rows, BANDS). order: row numbers, those to keep first.
     """
@@ -72,12 +78,25 @@ def candidates(bands: npt.NDArray[np.uint32], order: npt.NDArray[np.int64]) -> n
         for k in range(1, NEIGHBOURS + 1):
             near = behind[behind - k > leader]
             pairs.append(_pairs(places[near - k], places[near]))
-        found = np.unique(np.concatenate([found, *pairs]))
+        new = np.concatenate(pairs)
+        chunks = (new[start : start + PAIRS_AT_A_TIME] for start in range(0, len(new), PAIRS_AT_A_TIME))
+        kept = (chunk[_shared(bands, order[_places(chunk)]) >= shared] for chunk in chunks)
+        found = np.unique(np.concatenate([found, *kept]))
     return found
 
 
 def _pairs(earlier: npt.NDArray[np.int64], later: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
     return later.astype(np.uint64) << np.uint64(32) | earlier.astype(np.uint64)
+
+
+def _places(pairs: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    """(earlier, later) of each pair, shape (pairs, 2)."""
+    return np.column_stack([pairs & np.uint64(0xFFFFFFFF), pairs >> np.uint64(32)]).astype(np.int64)
+
+
+def _shared(bands: npt.NDArray[np.uint32], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """How many bands the two rows of each pair share."""
+    return (bands[rows[:, 0]] == bands[rows[:, 1]]).sum(axis=1)
 
 
 def near_duplicates(
@@ -93,10 +112,11 @@ def near_duplicates(
     some places in `order`.
     """
     removed = np.zeros(len(order), dtype=bool)
-    pairs = candidates(bands, order)  # by the later of the two, so that a row is settled before it may remove another
+    shared = SHARED_BANDS if similarity >= SURE_SIMILARITY else 1
+    pairs = candidates(bands, order, shared)  # by the later one: a row is settled before it may remove another
     for start in range(0, len(pairs), PAIRS_AT_A_TIME):
         chunk = pairs[start : start + PAIRS_AT_A_TIME]
-        places = np.column_stack([chunk & np.uint64(0xFFFFFFFF), chunk >> np.uint64(32)]).astype(np.int64)
+        places = _places(chunk)
         places = places[~protected[places[:, 1]]]
         content = texts(np.unique(places))
         for earlier, later in places.tolist():
