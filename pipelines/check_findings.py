@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,13 @@ class Champion:
     pointer: Pointer
     classifier: Classifier
     measure: Measure
+
+    @classmethod
+    def load(cls, pointer: Pointer, folder: Path) -> "Champion":
+        """From its folder. Raises ModelFolderError, or DataError if the reference is another model's."""
+        classifier, measure = Classifier.load(folder), Measure.load(folder)
+        measure.reference.refuse_other_model(classifier.description.files["model.safetensors"])
+        return cls(pointer, classifier, measure)
 
 
 @dataclass(frozen=True)

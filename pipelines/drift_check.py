@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from components import logs
-from components.classifier.classifier import Classifier
 from components.config import Settings
 from components.deployment import pointer
 from components.deployment.pointer import Pointer
 from components.drift import ledger
 from components.drift import state as transitions
-from components.drift.measurement import Measure
 from components.drift.policy import Seen, Verdict
 from components.drift.state import Retrain
 from components.errors import ConflictError, DataError
@@ -79,7 +77,7 @@ def check(
         retrain.resume(store, model_name, left.retrains, runs, at, settings.retrain.cooldown_hours)
     served = _served(store, model_name)  # a run that was resumed may have changed it
     with local_folder(served.uri) as folder:
-        champion = Champion(served, Classifier.load(folder), Measure.load(folder))
+        champion = Champion.load(served, folder)
         made = _until_committed(store, champion, settings, runs, reports, server_url, at)
     run = retrain.submit(store, model_name, made.retrain, runs) if made.retrain and runs else ""
     logs.event(
