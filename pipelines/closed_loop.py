@@ -27,7 +27,7 @@ from components.errors import EverbertError, ResourceError
 from components.files import write_json
 from components.storage import ObjectStore
 from pipelines.local_runner import LocalRun, run_local
-from pipelines.local_services import free_port, mlflow_server, object_store
+from pipelines.local_services import free_port, mlflow_server, no_survivors, object_store
 from pipelines.loop_report import summary, write_page
 
 BUCKET = "everbert"
@@ -204,7 +204,7 @@ def closed_loop(work: Path, settings: Settings, base_model: str, domain: str) ->
     Raises ResourceError if another run uses the folder; whatever happens, no process of it is left behind.
     """
     folder = (work / "run").resolve()
-    with _only_run(work):
+    with _only_run(work), no_survivors():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         logs.configure(path=folder / "events.log")  # the terminal is for the person who watches

@@ -25,6 +25,23 @@ _STOP_SECONDS = 5
 _GRPC_OFFSET = 10_000  # SeaweedFS also takes each port + 10000
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _LIBC = ctypes.CDLL(None)
+_MARK = "EVERBERT_RUN"
+# Waits until the other end of its stdin is closed, then kills whatever carries the mark, until nothing does.
+_GUARD = """
+import os, signal, sys
+sys.stdin.read()
+left = True
+while left:
+    left = False
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{process}/environ", "rb") as environment:
+                if sys.argv[1].encode() in environment.read().split(b"\\0"):
+                    os.kill(int(process), signal.SIGKILL)
+                    left = True
+        except OSError:
+            pass
+"""
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,25 @@ class S3Service:
     access_key: str
     secret_key: str
     environment: dict[str, str]
+
+
+@contextlib.contextmanager
+def no_survivors() -> Iterator[None]:
+    """No process that is started in the block outlives it, grandchildren and death by SIGKILL included.
+
+    What starts a process marks its environment; a guard, which outlives this process, kills what bears the mark.
+    """
+    mark = secrets.token_hex(8)
+    guard = subprocess.Popen(
+        [sys.executable, "-I", "-c", _GUARD, f"{_MARK}={mark}"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    os.environ[_MARK] = mark
+    try:
+        yield
+    finally:
+        del os.environ[_MARK]
+        guard.communicate()
 
 
 def free_port() -> int:
