@@ -52,12 +52,12 @@ class CheckpointFolder:
         else:
             with new_folder(Path(self.location) / name, STATE) as temporary:
                 self._write(temporary, checkpoint)
-        self._remove([old for old in self._whole() if old != name])
+        self._remove([old for old in self._folders() if old != name])
         logs.event("checkpoint", step=checkpoint.step)
 
     def load(self) -> Checkpoint | None:
         """The newest whole checkpoint, or None. Raises ModelFolderError if it is of another training run."""
-        whole = self._whole()
+        whole = [name for name, is_whole in self._folders().items() if is_whole]
         if not whole:
             return None
         with local_folder(f"{self.location}/{whole[-1]}") as path:
@@ -73,7 +73,7 @@ class CheckpointFolder:
 
     def remove(self) -> None:
         """Once the model is written, nothing needs them."""
-        self._remove(self._whole())
+        self._remove(list(self._folders()))
         if not is_s3(self.location):
             shutil.rmtree(self.location, ignore_errors=True)
 
@@ -84,12 +84,17 @@ class CheckpointFolder:
         state = {"step": checkpoint.step, "fingerprint": self._fingerprint, "values": checkpoint.values}
         (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
 
-    def _whole(self) -> list[str]:
-        """The names of the whole checkpoints, oldest first."""
-        if is_s3(self.location):
-            store, prefix = self._store()
-            return [item.key.split("/")[-2] for item in store.list(prefix) if item.key.endswith(f"/{STATE}")]
-        return sorted(path.name for path in Path(self.location).glob("step-*") if (path / STATE).is_file())
+    def _folders(self) -> dict[str, bool]:
+        """The names of the checkpoints, oldest first, and whether each is whole."""
+        if not is_s3(self.location):
+            found = sorted(Path(self.location).glob("step-*"))
+            return {path.name: (path / STATE).is_file() for path in found}
+        store, prefix = self._store()
+        folders: dict[str, bool] = {}
+        for item in store.list(f"{prefix}step-"):
+            name, _, file = item.key.removeprefix(prefix).partition("/")
+            folders[name] = folders.get(name, False) or file == STATE
+        return folders
 
     def _remove(self, names: list[str]) -> None:
         for name in names:
