@@ -1,9 +1,10 @@
 """Does the change of the texts do harm? Accuracy estimated without labels, the label mix, accuracy from late labels.
 
 The estimate without labels is average thresholded confidence (Garg et al. 2022, "Leveraging Unlabeled Data to Predict
-Out-of-Distribution Performance"). It sees texts that the model finds hard. It is blind to a change of what the texts
-mean or of how often each label is true (label shift), as long as the model's confidence looks the same: only labels
-show that.
+Out-of-Distribution Performance"), with a threshold for each predicted label (Li et al. 2022, "Estimating Model
+Performance under Domain Shifts with Class-Specific Confidence Scores"). It sees texts that the model finds hard. It is
+blind to a change of what the texts mean or of how often each label is true (label shift), as long as the model's
+confidence looks the same: only labels show that.
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Harm:
     estimated_accuracy: float
     """Of the current rows, without labels."""
     estimated_interval: Interval
-    """Carries the sampling error of the current rows and of the reference."""
+    """Carries the sampling error of the current rows and of the reference, not the method's own (docs/log.md)."""
     estimated_loss: float
     estimated_loss_interval: Interval
     label_mix: dict[str, tuple[float, float]]
@@ -61,9 +62,10 @@ def assess(reference: DriftReference, labels: LabelSet, probabilities: NDArray, 
         )
     if not len(probabilities):
         raise DataError("harm can only be assessed on at least one row")
-    confidence, predicted = probabilities.max(axis=1), probabilities.argmax(axis=1)
-    estimate = estimated_accuracy(reference.confidence, reference.correct, confidence)
-    mix = _label_mix(_predicted(reference), predicted, len(labels))
+    predicted = probabilities.argmax(axis=1)
+    held_out = Predictions(_predicted(reference), reference.confidence)
+    estimate = estimated_accuracy(held_out, reference.correct, Predictions(predicted, probabilities.max(axis=1)))
+    mix = _label_mix(held_out.label, predicted, len(labels))
     labelled = known >= 0
     right, rows = int((predicted == known)[labelled].sum()), int(labelled.sum())
     return Harm(
@@ -86,43 +88,67 @@ def assess(reference: DriftReference, labels: LabelSet, probabilities: NDArray, 
 
 
 @dataclass(frozen=True)
+class Predictions:
+    label: NDArray
+    """[n] number of each row's predicted label."""
+    confidence: NDArray
+    """[n] calibrated probability of it."""
+
+
+@dataclass(frozen=True)
 class Estimate:
     accuracy: float
     interval: Interval
     loss_interval: Interval
 
 
-def estimated_accuracy(confidence: NDArray, correct: NDArray, current: NDArray) -> Estimate:
-    """Average thresholded confidence: the share of `current` [n] confidences that are at least the threshold below
-    which the reference, with its `confidence` [R] and `correct` [R], has as many rows as it has errors.
+def estimated_accuracy(held_out: Predictions, correct: NDArray, current: Predictions) -> Estimate:
+    """The share of current rows whose confidence is at least their label's threshold.
 
-    The intervals are percentiles of a seeded bootstrap over reference and current rows alike.
+    The threshold of a label is where as many of the held-out rows with this prediction lie below as are wrong;
+    `correct` [R] says which are right. The intervals are percentiles of a seeded bootstrap over held-out and current
+    rows alike.
     """
-    order = np.argsort(confidence, kind="stable")
-    thresholds, wrong = confidence[order], ~correct[order]
-    ranked = np.sort(current)
-    everyone = np.ones(len(order), dtype=np.int64)
-    accuracy = _share_at_least(ranked, _threshold(thresholds, wrong, everyone))
+    labels = [_PredictedLabel.of(label, held_out, correct, current) for label in np.unique(current.label)]
+    rows, known = len(current.label), len(correct)
+
+    def passing(counts: NDArray) -> float:
+        return sum(label.passing(counts) for label in labels) / rows
+
     generator = np.random.default_rng(SEED)
     resampled, losses = np.empty(RESAMPLES), np.empty(RESAMPLES)
     for b in range(RESAMPLES):
-        counts = np.bincount(generator.integers(len(order), size=len(order)), minlength=len(order))
-        share = _share_at_least(ranked, _threshold(thresholds, wrong, counts))
-        # Resampling the current rows at a given threshold is a binomial draw, whatever their number.
-        resampled[b] = generator.binomial(len(ranked), share) / len(ranked)
-        losses[b] = 1 - counts[wrong].sum() / len(order) - resampled[b]
-    return Estimate(accuracy, _percentiles(resampled), _percentiles(losses))
+        counts = np.bincount(generator.integers(known, size=known), minlength=known)
+        # Resampling the current rows at given thresholds is a binomial draw, whatever their number.
+        resampled[b] = generator.binomial(rows, passing(counts)) / rows
+        losses[b] = counts[correct].sum() / known - resampled[b]
+    return Estimate(passing(np.ones(known, dtype=np.int64)), _percentiles(resampled), _percentiles(losses))
 
 
-def _threshold(confidence: NDArray, wrong: NDArray, counts: NDArray) -> float:
-    """The confidence that as many rows lie below as are wrong; rows are sorted and weighted by `counts`."""
-    errors = int(counts[wrong].sum())
-    place = int(np.searchsorted(np.cumsum(counts), errors, side="right"))
-    return float(confidence[place]) if place < len(confidence) else np.inf
+@dataclass(frozen=True)
+class _PredictedLabel:
+    """The rows with one predicted label, by confidence."""
 
+    order: NDArray
+    """Row numbers of the held-out rows; of all of them where none has this prediction."""
+    thresholds: NDArray
+    wrong: NDArray
+    current: NDArray
 
-def _share_at_least(ranked: NDArray, threshold: float) -> float:
-    return 1.0 - float(np.searchsorted(ranked, threshold, side="left")) / len(ranked)
+    @classmethod
+    def of(cls, label: int, held_out: Predictions, correct: NDArray, current: Predictions) -> "_PredictedLabel":
+        order = np.argsort(held_out.confidence, kind="stable")
+        mine = order[held_out.label[order] == label]
+        order = mine if len(mine) else order
+        ranked = np.sort(current.confidence[current.label == label])
+        return cls(order, held_out.confidence[order], ~correct[order], ranked)
+
+    def passing(self, counts: NDArray) -> int:
+        """Current rows at or above the threshold, if held-out row i is there counts[i] times."""
+        mine = counts[self.order]
+        place = int(np.searchsorted(np.cumsum(mine), mine[self.wrong].sum(), side="right"))
+        threshold = self.thresholds[place] if place < len(mine) else np.inf
+        return len(self.current) - int(np.searchsorted(self.current, threshold, side="left"))
 
 
 def _percentiles(values: NDArray) -> Interval:

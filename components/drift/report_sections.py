@@ -77,7 +77,9 @@ def _accuracy(report: Report) -> list[Section]:
         text += f"Measured: on the {harm.labelled_rows:,} current texts whose labels have come in. "
     text += (
         "The estimate is blind to what leaves the model as sure as before: labels that have become more or less "
-        "frequent, and words that have come to mean something else. Only labels show those."
+        "frequent, and words that have come to mean something else. Only labels show those. Its interval covers the "
+        "chance in the texts, not the error of the method, which was 0.06 on average over twelve changes of domain and "
+        "0.17 at worst."
     )
     facts = [("estimated loss", _loss(harm.estimated_loss, harm.estimated_loss_interval))]
     if harm.measured_loss is not None and harm.measured_loss_interval:

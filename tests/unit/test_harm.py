@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from components.classifier.labels import LabelSet
 from components.config import DriftSettings
 from components.drift import reference as drift_reference
-from components.drift.harm import Harm, assess, estimated_accuracy, newcombe, wilson
+from components.drift.harm import Estimate, Harm, Predictions, assess, estimated_accuracy, newcombe, wilson
 from components.drift.reference import DriftReference, HeldOut
 from components.errors import DataError
 
@@ -45,6 +45,12 @@ def probabilities(positive: list[float]) -> np.ndarray:
     return np.column_stack([1 - np.array(positive), positive])
 
 
+def one_label(confidence: np.ndarray, correct: np.ndarray, current: np.ndarray) -> Estimate:
+    """The estimate where every row has the same prediction."""
+    known, now = (Predictions(np.zeros(len(c), int), c) for c in (confidence, current))
+    return estimated_accuracy(known, correct, now)
+
+
 def test_intervals_equal_published_figures() -> None:
     exact = binomtest(45, 60).proportion_ci(method="wilson")
     assert wilson(45, 60) == pytest.approx((exact.low, exact.high))
@@ -57,21 +63,21 @@ def test_intervals_equal_published_figures() -> None:
 
 def test_the_threshold_leaves_as_many_reference_rows_below_as_are_wrong() -> None:
     confidence, correct = np.array([0.9, 0.5, 0.7, 0.6, 0.8]), np.array([True, True, False, True, True])
-    assert estimated_accuracy(confidence, correct, np.array([0.55, 0.6, 0.95, 0.3])).accuracy == 0.5  # threshold 0.6
-    assert estimated_accuracy(confidence, ~correct, np.array([0.9, 0.95, 0.3, 0.89])).accuracy == 0.5  # threshold 0.9
-    assert estimated_accuracy(confidence, np.ones(5, bool), np.array([0.5, 0.9])).accuracy == 1.0
-    assert estimated_accuracy(confidence, np.zeros(5, bool), np.array([0.5, 1.0])).accuracy == 0.0
+    assert one_label(confidence, correct, np.array([0.55, 0.6, 0.95, 0.3])).accuracy == 0.5  # threshold 0.6
+    assert one_label(confidence, ~correct, np.array([0.9, 0.95, 0.3, 0.89])).accuracy == 0.5  # threshold 0.9
+    assert one_label(confidence, np.ones(5, bool), np.array([0.5, 0.9])).accuracy == 1.0
+    assert one_label(confidence, np.zeros(5, bool), np.array([0.5, 1.0])).accuracy == 0.0
 
 
 def test_the_reference_itself_has_its_own_accuracy() -> None:
     generator = np.random.default_rng(2)
     confidence = generator.uniform(0.5, 1, 500)
     correct = generator.uniform(size=500) < confidence
-    found = estimated_accuracy(confidence, correct, confidence)
+    found = one_label(confidence, correct, confidence)
     assert found.accuracy == pytest.approx(correct.mean())
     assert found.interval[0] < found.accuracy < found.interval[1]
     assert found.loss_interval[0] < 0 < found.loss_interval[1]
-    assert found == estimated_accuracy(confidence, correct, confidence)
+    assert found == one_label(confidence, correct, confidence)
 
 
 def test_the_interval_covers_the_truth_and_carries_the_errors_of_both_samples() -> None:
@@ -81,18 +87,26 @@ def test_the_interval_covers_the_truth_and_carries_the_errors_of_both_samples() 
     for _ in range(50):
         confidence = generator.uniform(0.5, 1, 300)
         correct = generator.uniform(size=300) < confidence
-        low, high = estimated_accuracy(confidence, correct, generator.uniform(0.5, 1, 100)).interval
+        low, high = one_label(confidence, correct, generator.uniform(0.5, 1, 100)).interval
         covered += low <= 0.75 <= high
     assert covered >= 43  # P(fewer | 0.95) is 0.003
 
     def width(rows: int, current: int) -> float:
         confidence = generator.uniform(0.5, 1, rows)
         correct = generator.uniform(size=rows) < confidence
-        low, high = estimated_accuracy(confidence, correct, generator.uniform(0.5, 1, current)).interval
+        low, high = one_label(confidence, correct, generator.uniform(0.5, 1, current)).interval
         return high - low
 
     assert width(20_000, 20_000) < width(20_000, 100)
     assert width(20_000, 20_000) < width(100, 20_000)
+
+
+def test_each_predicted_label_has_its_own_threshold() -> None:
+    """Label 0 is wrong once in four (threshold .6), label 1 never (its least confidence, .7); 2 was never predicted."""
+    held_out = Predictions(np.array([0, 0, 0, 0, 1, 1]), np.array([0.5, 0.6, 0.8, 0.9, 0.7, 0.75]))
+    correct = np.array([True, False, True, True, True, True])
+    current = Predictions(np.array([0, 0, 1, 1, 2, 2]), np.array([0.59, 0.6, 0.69, 0.7, 0.59, 0.6]))
+    assert estimated_accuracy(held_out, correct, current).accuracy == 0.5
 
 
 def test_texts_that_the_model_finds_hard_lose_accuracy(reference: DriftReference) -> None:
