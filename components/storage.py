@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -69,7 +70,12 @@ class ObjectStore:
         config = Config(connect_timeout=5, read_timeout=60, retries={"max_attempts": 3, "mode": "standard"})
         with self._errors():
             # A session of its own: boto3's default session is not safe to share between threads.
-            self._client = boto3.session.Session().client("s3", config=config)
+            try:
+                self._client = boto3.session.Session().client("s3", config=config)
+            except ValueError as error:
+                raise StorageError(
+                    f"AWS_ENDPOINT_URL is not an address: {self.endpoint!r}; expected http://HOST:PORT"
+                ) from error
 
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{key}"
@@ -135,8 +141,8 @@ class ObjectStore:
 
     def upload(self, path: str | Path, key: str) -> None:
         """Upload a file of any size; the object appears whole or not at all."""
-        with self._errors(key):
-            self._client.upload_file(str(path), self.bucket, key)
+        with self._errors(key), open(path, "rb") as file:
+            self._client.upload_fileobj(file, self.bucket, key)  # upload_file would hide the client's error in its own
 
     def download(self, key: str, path: str | Path) -> None:
         """Download an object to `path`, which appears whole or not at all."""
@@ -190,7 +196,7 @@ class ObjectStore:
             if code == "NoSuchBucket":
                 raise StorageError(f"there is no bucket {self.bucket!r} in the object store {self.endpoint}") from error
             raise StorageError(f"the object store {self.endpoint} failed on {self.uri(key)}: {error}") from error
-        except BotoCoreError as error:
+        except (BotoCoreError, Boto3Error) as error:
             raise StorageError(f"the object store {self.endpoint} failed on {self.uri(key)}: {error}") from error
 
 

@@ -2,8 +2,8 @@
 
 import csv
 import io
-import json
 import socket
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -178,14 +178,31 @@ def test_a_csv_that_cannot_be_scored_is_refused_in_one_line(tmp_path: Path, clas
         assert not output.exists()
 
 
-def test_services_that_are_down_or_refuse_are_named(bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_services_that_are_down_or_refuse_are_named(
+    bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bucket.put("there", b"x")
+    file = tmp_path / "file"
+    file.write_bytes(b"x")
+    calls: list[Callable[[ObjectStore], object]] = [
+        lambda store: store.put("k", b"x"), lambda store: store.put("k", b"x", only_if_new=True),
+        lambda store: store.get("there"), lambda store: store.head("there"), lambda store: list(store.list()),
+        lambda store: store.upload(file, "k"), lambda store: store.download("there", tmp_path / "new"),
+        lambda store: store.download_folder("", tmp_path), lambda store: store.create_bucket(),
+    ]  # fmt: skip
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    with pytest.raises(StorageError, match="refused the credentials"):
-        ObjectStore(bucket.bucket).put("k", json.dumps({}).encode())
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(StorageError, match="does not answer"):
-        ObjectStore(bucket.bucket).put("k", b"")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    for call in calls:
+        with pytest.raises(StorageError, match="refused the credentials"):
+            call(ObjectStore(bucket.bucket))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", NOBODY)
+    for call in (calls[0], calls[5], calls[6]):
+        with pytest.raises(StorageError, match="does not answer"):
+            call(ObjectStore(bucket.bucket))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
+    with pytest.raises(StorageError, match="AWS_ENDPOINT_URL is not an address: 'nonsense'"):
+        ObjectStore(bucket.bucket)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
     with pytest.raises(TrackingError, match="MLflow server"):
         tracking.champion("m")
 
