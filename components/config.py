@@ -137,7 +137,7 @@ class DriftSettings:
     exact_window: int = setting(
         1000, "most texts that are calibrated by permutation; more are by the reference's stored null", minimum=50
     )
-    components: int = setting(64, "principal components of the embeddings that are compared", minimum=1, maximum=1024)
+    components: int = setting(320, "principal components of the embeddings that are compared", minimum=1, maximum=4096)
     permutations: int = setting(
         999, "most permutations that calibrate one test; it stops earlier when p is clear", minimum=99, maximum=100_000
     )
@@ -156,10 +156,16 @@ class RetrainSettings:
         0.15, "smallest shift, in standard deviations of the reference, that counts as harm", minimum=0
     )
     estimated_loss: float = setting(
-        0.02, "smallest loss of accuracy, estimated without labels, that counts as harm", minimum=0, maximum=1
+        0.02,
+        "smallest loss of accuracy, estimated without labels, that counts as harm if its 95 % interval leaves out 0",
+        minimum=0,
+        maximum=1,
     )
     measured_loss: float = setting(
-        0.02, "smallest loss of accuracy on labelled rows that counts as harm", minimum=0, maximum=1
+        0.02,
+        "smallest loss of accuracy on labelled rows that counts as harm if its 95 % interval leaves out 0",
+        minimum=0,
+        maximum=1,
     )
     minimum_measured: int = setting(50, "fewest labelled rows on which a loss is measured", minimum=1)
     minimum_labels: int = setting(200, "fewest labelled new rows that a retrain needs", minimum=1)

@@ -63,6 +63,7 @@ def test_chart_text_is_text() -> None:
     assert "AUC 0.851" in chart("roc")
     assert "0.800</text>" in chart("intervals")
     assert "&lt;new&gt;" in chart("intervals")
+    assert "<script" not in charts.bars(["--><script>alert(1)</script>"], ["a"], [[1.0]])
 
 
 def test_reliability_points_lie_where_their_numbers_say() -> None:
