@@ -110,6 +110,12 @@ def set_alias(name: str, alias: str, number: str | int) -> None:
         client.set_registered_model_alias(name, alias, str(number))
 
 
+def set_tag(name: str, number: str | int, key: str, value: str) -> None:
+    """Tag a version."""
+    with _client() as client:
+        client.set_model_version_tag(name, str(number), key, value)
+
+
 def _create_model(client: MlflowClient, name: str) -> None:
     try:
         client.create_registered_model(name)

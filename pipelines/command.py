@@ -90,6 +90,11 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--submit", choices=("local", "kfp", "none"), default="local", help=help)
     flag("--server-url", default="", metavar="URL", help="model server that a retrain's deployment waits for")
     flag("--work-dir", default=".everbert", metavar="DIR", help="where local runs go (default: %(default)s)")
+    flag = command("rollback", _rollback, "Put the previous champion back into service.")
+    flag("--bucket", required=True, metavar="s3://B", help="bucket with the champion's pointer")
+    flag("--model-name", default="sentiment", metavar="NAME", help="the served model (default: %(default)s)")
+    flag("--reason", default="by hand", metavar="TEXT", help="kept with the version and in the record")
+    flag("--server-url", default="", metavar="URL", help="model server to wait for")
     flag = command("replay", _replay, "Make a decision again from its record, bit for bit; exit 1 if it differs.")
     flag("decision", metavar="DECISION", help="a decision record: a file, or s3://BUCKET/decisions/...")
     flag("--bucket", default="", metavar="s3://B", help="where the record's evidence is (default: where it was made)")
@@ -161,6 +166,16 @@ def _check(arguments: argparse.Namespace) -> Result:
     store = ObjectStore(split_uri(arguments.bucket)[0])
     settings = config.from_flags(arguments)
     return check(store, arguments.model_name, settings, runs, server_url=arguments.server_url).as_result()
+
+
+def _rollback(arguments: argparse.Namespace) -> Result:
+    from dataclasses import asdict
+
+    from components.deployment.rollback import rollback
+    from components.storage import ObjectStore, split_uri
+
+    store = ObjectStore(split_uri(arguments.bucket)[0])
+    return asdict(rollback(store, arguments.model_name, reason=arguments.reason, server_url=arguments.server_url))
 
 
 def _replay(arguments: argparse.Namespace) -> Result:

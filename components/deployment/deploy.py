@@ -32,14 +32,14 @@ def deploy(
     else:
         target = Pointer(version.name, version.version, version.digest, version.uri, _last_champion(current, champion))
         etag = pointer.write(store, target, etag)
-    if server_url and not _served(server_url, target, timeout):
-        if etag and not _is_champion(target, champion):
-            pointer.put_back(store, target, etag)
-        stays = f"version {champion.version} stays champion" if champion else "no version is champion yet"
-        raise DeploymentError(
-            f"{server_url} did not answer with version {version.version} ({version.digest}) of {version.name} within "
-            f"{timeout:g} s; {stays}"
-        )
+    if server_url:
+        try:
+            wait_until_served(server_url, target, timeout)
+        except DeploymentError as error:
+            if etag and not _is_champion(target, champion):
+                pointer.put_back(store, target, etag)
+            stays = f"version {champion.version} stays champion" if champion else "no version is champion yet"
+            raise DeploymentError(f"{error}; {stays}") from error
     tracking.set_alias(version.name, tracking.CHAMPION, version.version)
     logs.event("deployed", model=version.name, version=version.version, model_version=version.digest)
     return target
@@ -57,14 +57,15 @@ def _is_champion(one: Pointer, champion: tracking.ModelVersion | None) -> bool:
     return champion is not None and champion.version == one.version
 
 
-def _served(server_url: str, target: Pointer, timeout: float) -> bool:
-    """Whether, before the time is up, the server lists the version and answers a request with it."""
+def wait_until_served(server_url: str, target: Pointer, timeout: float) -> None:
+    """Until the server lists the version and answers a request with it; DeploymentError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
-    while True:
-        if _answers(server_url.rstrip("/"), target):
-            return True
+    while not _answers(server_url.rstrip("/"), target):
         if time.monotonic() > deadline:
-            return False
+            raise DeploymentError(
+                f"{server_url} did not answer with version {target.version} ({target.model_version}) of {target.name} "
+                f"within {timeout:g} s"
+            )
         time.sleep(_POLL_SECONDS)
 
 

@@ -1,0 +1,58 @@
+"""rollback: the champion before this one serves again."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+
+from components import logs, tracking
+from components.deployment import pointer
+from components.deployment.deploy import wait_until_served
+from components.deployment.pointer import Pointer
+from components.errors import DeploymentError
+from components.storage import ObjectStore
+
+REASON = "rolled_back"  # the tag of a version that was taken out of service, and why
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """What was taken out of service, what serves instead, why, and where the record is."""
+
+    name: str
+    rolled_back: str
+    champion: str
+    model_version: str
+    reason: str
+    seconds: float
+    record: str
+
+
+def rollback(
+    store: ObjectStore, name: str, *, reason: str, expected: str = "", server_url: str = "", timeout: float = 120
+) -> Rollback:
+    """Point at the previous champion, wait until `server_url` (if given) answers with it, and move the alias.
+
+    Its drift reference and the state of its checks come with it: both belong to the version. `expected` is the model
+    version that is to go; if another serves by now, nothing is done. Raises DeploymentError if there is nothing to go
+    back to or the server does not answer (the previous champion stays the one to be served), ConflictError if another
+    deployment runs.
+    """
+    started = datetime.now(UTC)
+    current, etag = pointer.state(store, name)
+    if current is None or etag is None or not current.previous:
+        raise DeploymentError(f"there is no version of {name} to roll back to; deploy one instead")
+    if expected and current.model_version != expected:
+        raise DeploymentError(f"{name} is served as {current.model_version} by now, not as {expected}; nothing is done")
+    target = replace(Pointer(**current.previous), previous=None)
+    pointer.write(store, target, etag)
+    tracking.set_alias(name, tracking.CHAMPION, target.version)
+    tracking.set_tag(name, current.version, REASON, reason)
+    if server_url:
+        wait_until_served(server_url, target, timeout)
+    seconds = (datetime.now(UTC) - started).total_seconds()
+    key = f"decisions/rollback-{current.model_version}-{started:%Y%m%dT%H%M%SZ}.json"
+    made = Rollback(name, current.version, target.version, target.model_version, reason, seconds, key)
+    record = {"kind": "rollback", "at": started.isoformat(), "from": asdict(current), "to": asdict(target)}
+    store.put(key, json.dumps(record | asdict(made), indent=2).encode())
+    logs.event("rolled_back", model=name, **{key: value for key, value in asdict(made).items() if key != "name"})
+    return made

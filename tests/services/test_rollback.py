@@ -1,0 +1,61 @@
+"""Rollback on a real object store, a real registry and a real server."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from components import tracking
+from components.classifier.model_folder import ModelDescription, describe, seal
+from components.deployment import pointer
+from components.deployment.deploy import deploy
+from components.deployment.rollback import rollback
+from components.errors import DeploymentError
+from components.registry.register import register
+from components.storage import ObjectStore
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def other_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights under another temperature, which is another version."""
+    folder = tmp_path_factory.mktemp("other") / "model"
+    shutil.copytree(tiny_model, folder)
+    made = describe(tiny_model)
+    seal(folder, ModelDescription(**vars(made) | {"temperature": 2.5, "files": {}, "model_version": ""}))
+    return folder
+
+
+def test_the_previous_champion_is_back_with_its_alias_and_the_record_says_why(
+    mlflow_server: str, bucket: ObjectStore, tiny_model: Path, other_model: Path
+) -> None:
+    name = bucket.bucket
+    first, second = (
+        register(m, name, data_set_digest="d", evaluation={}, decision={}) for m in (tiny_model, other_model)
+    )
+    deploy(bucket, first)
+    with pytest.raises(DeploymentError, match="to roll back to"):
+        rollback(bucket, name, reason="too early")
+    deploy(bucket, second)
+    with pytest.raises(DeploymentError, match="by now"):
+        rollback(bucket, name, reason="late", expected=first.digest)
+    started = time.monotonic()
+    made = rollback(bucket, name, reason="worse on tweets", expected=second.digest)
+    assert time.monotonic() - started < 10
+    found = pointer.read(bucket, name)
+    assert found is not None
+    assert (found[0].version, found[0].model_version) == (first.version, first.digest)
+    champion = tracking.champion(name)
+    assert champion is not None
+    assert champion.version == first.version
+    assert tracking.version(name, second.version).tags["rolled_back"] == "worse on tweets"
+    stored = bucket.get(made.record)
+    assert stored is not None
+    record = json.loads(stored[0])
+    assert (record["kind"], record["reason"]) == ("rollback", "worse on tweets")
+    assert record["from"]["model_version"] == second.digest
+    with pytest.raises(DeploymentError, match="to roll back to"):
+        rollback(bucket, name, reason="twice")
