@@ -1,9 +1,13 @@
-"""The slices that windows are compared along: whitened principal components of the embeddings, and the margins."""
+"""The slices that windows are compared along: whitened principal components of the embeddings, and the margins.
+
+Projected rows [n, c + k + f] hold c slices, k margins (1 for two classes, else one a class), then f further slices.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from components.drift.calibration import Layout
 from components.errors import DataError
 
 # A principal component with less than this share of the first one's standard deviation is noise or constant;
@@ -13,6 +17,8 @@ ABSOLUTE_FLOOR = 1e-6
 # Slices end here, in standard deviations: one wild text would otherwise dominate the squared distance of every
 # permutation and hide the drift of all the others.
 LIMIT = 6.0
+# Slices that are compared by their quantiles; the components after these are compared by their means.
+QUANTILE_SLICES = 64
 
 
 @dataclass(frozen=True)
@@ -24,29 +30,38 @@ class Basis:
     components: np.ndarray
     """[h, d], principal directions divided by their (floored) standard deviations."""
     head_mean: np.ndarray
-    """[k'], mean margin of the held-out rows; k' = 1 for two classes, else k."""
+    """[k], mean margin of the held-out rows."""
     head_deviation: np.ndarray
-    """[k'], standard deviation of those margins, floored."""
+    """[k], standard deviation of those margins, floored."""
+
+    @property
+    def layout(self) -> Layout:
+        """Which columns of a projected row are what."""
+        return Layout(min(QUANTILE_SLICES, self.components.shape[1]), len(self.head_mean))
 
     @classmethod
     def fit(cls, train: np.ndarray, logits: np.ndarray, components: int) -> "Basis":
-        """At most `components` directions of [t, h] training embeddings; margins from [R, k] held-out logits."""
+        """At most `components` directions of [t, h] training embeddings; margins from held-out logits [R, classes]."""
         mean, directions = _whitening(np.asarray(train, dtype=np.float64), components)
         margins = _margins(np.asarray(logits, dtype=np.float64))
         return cls(mean, directions, margins.mean(axis=0), np.maximum(margins.std(axis=0), ABSOLUTE_FLOOR))
 
     def project(self, embeddings: np.ndarray, logits: np.ndarray) -> np.ndarray:
-        """[n, h] embeddings and [n, k] logits as [n, d + k'] float32 slices; DataError for other widths and NaN."""
+        """[n, h] embeddings and logits [n, classes] as [n, c + k + f] float32; DataError for other widths and NaN."""
         embeddings = checked("embeddings", embeddings, len(self.mean))
         classes = len(self.head_mean)
         logits = checked("logits", logits, 2 if classes == 1 else classes)
         if len(embeddings) != len(logits):
             raise DataError(f"{len(embeddings)} rows of embeddings but {len(logits)} rows of logits; pass one of each")
-        # Centred in float64, since what is left of a constant dimension is divided by its floor.
-        centred = (embeddings - self.mean).astype(np.float32)
-        head = (_margins(logits) - self.head_mean) / self.head_deviation
-        slices = np.hstack([centred @ self.components.astype(np.float32), head])
-        return np.clip(slices, -LIMIT, LIMIT).astype(np.float32)
+        rows = np.empty((len(embeddings), self.components.shape[1] + classes), dtype=np.float32)
+        first, last = self.layout.slices, self.layout.slices + classes
+        # Centred before the product, since what is left of a constant dimension is divided by its floor.
+        centred = np.asarray(embeddings - self.mean.astype(embeddings.dtype, copy=False), dtype=np.float32)
+        components = self.components.astype(np.float32)
+        np.matmul(centred, components[:, :first], out=rows[:, :first])
+        rows[:, first:last] = (_margins(logits) - self.head_mean) / self.head_deviation
+        np.matmul(centred, components[:, first:], out=rows[:, last:])
+        return np.clip(rows, -LIMIT, LIMIT, out=rows)
 
 
 def checked(name: str, values: np.ndarray, width: int | None = None) -> np.ndarray:
@@ -57,6 +72,7 @@ def checked(name: str, values: np.ndarray, width: int | None = None) -> np.ndarr
         raise DataError(f"{name} must be rows of {width or 'numbers'} columns, found shape {found}; use the same model")
     if values.dtype.kind not in "fiu":
         raise DataError(f"{name} must be numbers, found {values.dtype}")
+    values = values if values.dtype == np.float32 else values.astype(np.float64)
     if not np.isfinite(values).all():
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         raise DataError(f"{name} hold NaN or infinity in {len(bad)} rows, first in row {bad[0]}; remove those rows")

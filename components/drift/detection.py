@@ -12,7 +12,7 @@ import numpy as np
 from components.config import DriftSettings
 from components.drift import effect
 from components.drift.basis import LIMIT
-from components.drift.calibration import Calibrated, permutation_test, stored_test
+from components.drift.calibration import Calibrated, permutation_test, sample_of, stored_test
 from components.drift.reference import ALL, DriftReference
 from components.drift.statistics import Statistic, named, quantiles_of
 from components.drift.window import Window
@@ -32,7 +32,7 @@ class DriftResult:
     """Rows of the deciding comparison's reference."""
     statistic_name: str
     statistic: float
-    """The families of distances, combined; the larger, the farther apart. For a naive rule, its distance."""
+    """log(weight / tail probability) of the family that stands out most; for a naive rule, its distance."""
     p_value: float
     """Above 0, at most 1. Under no drift P(p_value <= u) <= u, over the draw of reference and window."""
     effect_size: float
@@ -106,9 +106,9 @@ def detect_stream(
     statistic = named(settings.statistic)
     if model_digest is not None:
         reference.refuse_other_model(model_digest)
-    window = Window(reference.rows.shape[1], LIMIT, settings.exact_window, settings.seed)
+    window = Window(reference.basis.layout, LIMIT, settings.exact_window, settings.seed)
     for embeddings, logits in chunks:
-        window.add(reference.project(embeddings, logits))
+        window.add(reference.basis.project(embeddings, logits))
     if window.rows < settings.minimum_window:
         raise DataError(
             f"a drift check needs at least {settings.minimum_window} texts, the window has {window.rows}; "
@@ -122,23 +122,23 @@ def _compare(
     reference: DriftReference, group: str, window: Window, statistic: Statistic, settings: DriftSettings
 ) -> _Comparison:
     """One test, exact for a window that is kept whole, else against the stored null."""
-    known, width = reference.rows[reference.groups()[group]], reference.slices.shape[1]
+    known, layout = reference.rows[reference.groups()[group]], reference.basis.layout
     if window.sampled:
         null = reference.null(group, statistic.name)
         _refuse_dead_level(settings.level, len(null.families), "the stored null of this window's size allows")
-        quantiles = window.quantiles(), quantiles_of(known)
-        measured = stored_test(quantiles, (window.rows, len(known)), width, statistic, null)
+        samples = window.summary(), sample_of(known, layout)
+        measured = stored_test(*samples, (window.rows, len(known)), statistic, null)
     else:
         _refuse_dead_level(settings.level, settings.permutations, "drift.permutations allows")
-        measured = permutation_test(window.kept, known, width, statistic, settings.permutations, settings.seed)
+        measured = permutation_test(window.kept, known, layout, statistic, settings.permutations, settings.seed)
     excess = measured.slices - measured.chance
     naive = statistic.threshold is not None
     return _Comparison(
         group=group,
         rows=len(known),
         measured=measured,
-        excess=float(excess[:width].mean()),
-        head_shift=effect.size(float(excess[width:].mean())),
+        excess=float(excess[: layout.slices].mean()),
+        head_shift=effect.size(float(excess[layout.slices :].mean())),
         statistic=float(np.sqrt(measured.families[0])) if naive else measured.evidence,
     )
 
@@ -186,6 +186,6 @@ def _interval(reference: DriftReference, window: Window, deciding: _Comparison) 
     """Of the embeddings' shift in the deciding comparison."""
     width = reference.slices.shape[1]
     known = reference.slices[reference.groups()[deciding.group]]
-    quantiles = window.quantiles()[:width], quantiles_of(known)
+    quantiles = window.summary().slices, quantiles_of(known)
     current = window.kept[:, :width]
     return effect.interval(deciding.excess, deciding.measured.spread, current, window.rows, known, quantiles)

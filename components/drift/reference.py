@@ -25,11 +25,12 @@ ALL = "all"
 """Name of the group of all rows."""
 MINIMUM_SOURCE_ROWS = 100
 NULL_DRAWS = 4_999
+NULL = ("null_families", "null_rate", "null_chance", "null_chance_rate", "null_spread", "null_size")
 BASIS = ("mean", "components", "head_mean", "head_deviation")
 ARRAYS = (
     *BASIS,
-    *("slices", "head", "sources", "ids", "confidence", "correct", "model_digest"),
-    *("statistic", "null_families", "null_chance", "null_spread"),
+    *("slices", "head", "further", "sources", "ids", "confidence", "correct", "model_digest"),
+    *("statistic", *NULL),
 )
 
 
@@ -57,9 +58,11 @@ class DriftReference:
 
     basis: Basis
     slices: np.ndarray
-    """[R, d] float32, held-out embeddings in units of training standard deviations."""
+    """[R, c] float32, held-out embeddings in units of training standard deviations, compared by quantiles."""
     head: np.ndarray
-    """[R, k'] float32, standardised margins; k' = 1 for two classes, else k."""
+    """[R, k] float32, standardised margins; k = 1 for two classes, else one for each."""
+    further: np.ndarray
+    """[R, f] float32, more slices of the embeddings, compared by their means."""
     sources: list[str]
     """R names, the source (domain) of each row."""
     ids: list[str]
@@ -74,9 +77,15 @@ class DriftReference:
     """Name of the statistic that the stored null is of."""
     null_families: np.ndarray
     """[g, m, f] float32, the stored null of each group, in the order of `groups`; see calibration.StoredNull."""
+    null_rate: np.ndarray
+    """[g, f]"""
     null_chance: np.ndarray
-    """[g, d + k']"""
+    """[g, c + k]"""
+    null_chance_rate: np.ndarray
+    """[g, c + k]"""
     null_spread: np.ndarray
+    """[g]"""
+    null_size: np.ndarray
     """[g]"""
 
     @property
@@ -86,8 +95,8 @@ class DriftReference:
 
     @property
     def rows(self) -> np.ndarray:
-        """[R, d + k'] all slices."""
-        return np.hstack([self.slices, self.head])
+        """[R, c + k + f] the projected rows."""
+        return np.hstack([self.slices, self.head, self.further])
 
     def groups(self) -> dict[str, np.ndarray]:
         """Row numbers of what a window is compared with, by name."""
@@ -101,7 +110,7 @@ class DriftReference:
                 "cannot be tested with it; use that statistic or train again with drift.statistic"
             )
         place = list(self.groups()).index(group)
-        return StoredNull(self.null_families[place], self.null_chance[place], float(self.null_spread[place]))
+        return StoredNull(*(getattr(self, name)[place] for name in NULL))
 
     def refuse_other_model(self, model_digest: str) -> None:
         """DataError unless the embeddings to be tested are from the model that made the reference."""
@@ -112,8 +121,11 @@ class DriftReference:
             )
 
     def project(self, embeddings: np.ndarray, logits: np.ndarray) -> np.ndarray:
-        """[n, h] embeddings and [n, k] logits as [n, d + k'] float32 slices; DataError for other widths and NaN."""
-        return self.basis.project(embeddings, logits)
+        """[n, h] embeddings and logits [n, classes] as [n, c + k] float32, as in `slices` and `head`.
+
+        Raises DataError for other widths and NaN.
+        """
+        return self.basis.project(embeddings, logits)[:, : self.slices.shape[1] + self.head.shape[1]]
 
     def save(self, path: str | Path) -> None:
         """Write the arrays and their digest, atomically."""
@@ -139,7 +151,7 @@ class DriftReference:
 def fit(train_embeddings: np.ndarray, held_out: HeldOut, model_digest: str, settings: DriftSettings) -> DriftReference:
     """Whiten on [t, h] training embeddings; keep the held-out rows as the reference.
 
-    Raises DataError for NaN, mismatched shapes and fewer than two rows of either kind.
+    Raises DataError for NaN, mismatched shapes and too few rows.
     """
     train = checked("training embeddings", train_embeddings)
     embeddings = checked("held-out embeddings", held_out.embeddings, train.shape[1])
@@ -147,28 +159,28 @@ def fit(train_embeddings: np.ndarray, held_out: HeldOut, model_digest: str, sett
     columns = (logits, held_out.sources, held_out.ids, held_out.confidence, held_out.correct)
     if any(len(column) != len(embeddings) for column in columns):
         raise DataError("each held-out text must have an embedding, logits, source, id, confidence and correct")
-    if min(len(train), len(embeddings)) < 2 or logits.shape[1] < 2:
-        raise DataError("a drift reference needs at least two training rows, two held-out rows and two classes")
+    if len(train) < 2 or len(embeddings) < 4 or logits.shape[1] < 2:
+        raise DataError("a drift reference needs at least two training rows, four held-out rows and two classes")
     basis = Basis.fit(train, logits, settings.components)
-    rows, width = basis.project(embeddings, logits), basis.components.shape[1]
+    rows, layout = basis.project(embeddings, logits), basis.layout
+    slices, head, further = np.split(rows, [layout.slices, layout.slices + layout.head], axis=1)
     sources = [str(source) for source in held_out.sources]
     statistic = named(settings.statistic)
     nulls = [
-        stored_null(rows[group], width, statistic, NULL_DRAWS, settings.seed) for group in groups(sources).values()
+        stored_null(rows[group], layout, statistic, NULL_DRAWS, settings.seed) for group in groups(sources).values()
     ]
     return DriftReference(
         basis=basis,
-        slices=rows[:, :width],
-        head=rows[:, width:],
+        slices=slices,
+        head=head,
+        further=further,
         sources=sources,
         ids=[str(row) for row in held_out.ids],
         confidence=np.asarray(held_out.confidence, dtype=np.float32),
         correct=np.asarray(held_out.correct, dtype=bool),
         model_digest=model_digest,
         statistic=settings.statistic,
-        null_families=np.array([null.families for null in nulls], dtype=np.float32),
-        null_chance=np.array([null.chance for null in nulls]),
-        null_spread=np.array([null.spread for null in nulls]),
+        **{name: np.array([getattr(null, name.removeprefix("null_")) for null in nulls]) for name in NULL},
     )
 
 
