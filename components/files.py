@@ -29,6 +29,15 @@ def new_file(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def require_replaceable(path: str | Path, marker: str) -> None:
+    """Raises InputError if a folder that `new_folder` would write at `path` would replace what is somebody's."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; choose another --output")
+    if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
+        raise InputError(f"{path} exists, is not empty and holds no {marker}; choose another --output")
+
+
 @contextlib.contextmanager
 def new_folder(path: str | Path, marker: str) -> Iterator[Path]:
     """Yields an empty temporary folder beside `path`; on success it becomes `path`, on any error it is removed.
@@ -36,11 +45,8 @@ def new_folder(path: str | Path, marker: str) -> Iterator[Path]:
     An older folder at `path` is replaced only if it is empty or holds the file `marker` (so was made by the same
     step); anything else is somebody's and is refused with InputError before any work is done.
     """
+    require_replaceable(path, marker)
     path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file; choose another --output")
-    if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
-        raise InputError(f"{path} exists, is not empty and holds no {marker}; choose another --output")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:

@@ -60,7 +60,7 @@ def _measured(classifier: Classifier, p: NDArray[np.float64], rows: pd.DataFrame
     tests = behaviours(
         lambda texts: [prediction.predicted_label for prediction in classifier.predict(texts)],
         classifier.labels,
-        list(rows["text"])[:_INVARIANCE_TEXTS],
+        list(rows["text"])[:: -(-len(rows) // _INVARIANCE_TEXTS)],  # rows may be in the order of their labels
     )
     return measure(p, labels, classifier.labels) | {
         "intervals": intervals(p, labels),

@@ -25,7 +25,8 @@ from components.config import Settings, TrainingSettings
 from components.data.data_set import DataSet
 from components.drift import reference
 from components.errors import ModelFolderError
-from components.files import new_folder, sha256_of
+from components.files import new_folder, require_replaceable, sha256_of
+from components.training.card import model_card
 from components.training.checkpoint import CheckpointFolder
 from components.training.fit import fit
 from components.training.processes import Processes
@@ -52,6 +53,7 @@ def train(
     """
     processes = Processes.join()
     try:
+        require_replaceable(output, DESCRIPTION)  # now, not after hours of training
         data_set = DataSet.load(data)
         _seed_everything(settings.training.seed)
         started_from = describe(warm_start).model_version if warm_start else ""
@@ -99,6 +101,8 @@ def _write(
             metrics=_calibration_metrics(scores.logits, labels, temperature),
             **described,
         )
+        card = model_card(description, data_set, validation, probabilities(scores.logits, temperature))
+        (folder / "README.md").write_text(card, encoding="utf-8")
         return seal(folder, description)
 
 

@@ -110,3 +110,21 @@ def test_temperature_calibrates(trained_model: Path) -> None:
     metrics = describe(trained_model).metrics
     assert metrics["validation_ece"] <= metrics["validation_ece_uncalibrated"] + 0.02
     assert np.isfinite(describe(trained_model).temperature)
+
+
+def test_the_model_card_says_what_it_was_trained_on_and_how_good_it_is(trained_model: Path, data_set: Path) -> None:
+    card = (trained_model / "README.md").read_text(encoding="utf-8")
+    rows = len(DataSet.load(data_set).frame("train"))
+    assert f"| movies | {rows:,} |" in card
+    assert f"| source movies | {len(DataSet.load(data_set).frame('validation'))} |" in card
+    assert describe(trained_model).data_set_digest in card
+
+
+def test_an_evaluation_says_how_sure_it_is_and_how_it_behaves(trained_model: Path, data_set: Path) -> None:
+    challenger = evaluate(trained_model, data_set)["challenger"]
+    low, high = challenger["intervals"]["accuracy"]
+    assert low < challenger["accuracy"] < high
+    rates = {test["kind"]: test["pass_rate"] for test in challenger["behaviours"]}
+    assert set(rates) == {"minimum functionality", "negation", "names", "typos", "case"}
+    assert rates["minimum functionality"] > 0.8
+    assert rates["case"] == 1  # the vocabulary knows no capital letters
