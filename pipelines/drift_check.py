@@ -56,6 +56,18 @@ class Check:
         return {**verdict, **content, **seen}
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What `check` was asked to do."""
+
+    store: ObjectStore
+    settings: Settings
+    runs: Runs | None
+    reports: Path | None
+    server_url: str
+    at: datetime
+
+
 def check(
     store: ObjectStore,
     model_name: str,
@@ -71,20 +83,18 @@ def check(
     The report is kept below the folder `reports` too, if given; `server_url` is the server that a retrain's
     deployment waits for. Raises DataError if there is no champion, or its reference is too small for any window.
     """
-    at = at or datetime.now(UTC)
+    job = _Job(store, settings, runs, reports, server_url, at or datetime.now(UTC))
     if runs is not None:
-        left, _ = ledger.read(store, model_name, _served(store, model_name).model_version)
-        retrain.resume(store, model_name, left.retrains, runs, at, settings.retrain.cooldown_hours)
-    served = _served(store, model_name)  # a run that was resumed may have changed it
+        _finish_what_was_left(job, model_name, runs)
+    served = _served(store, model_name)  # a run that was finished may have changed it
     with local_folder(served.uri) as folder:
-        champion = Champion.load(served, folder)
-        made = _until_committed(store, champion, settings, runs, reports, server_url, at)
+        made = _until_committed(job, Champion.load(served, folder))
     run = retrain.submit(store, model_name, made.retrain, runs) if made.retrain and runs else ""
+    seen = made.seen
     logs.event(
         "drift_check", model=model_name, model_version=made.model_version, number=made.number, windows=made.windows,
-        rows_waiting=made.seen.rows_waiting, p_value=made.seen.p_value, evidence=made.seen.evidence,
-        bar=made.seen.bar, effect_size=made.seen.effect_size, verdict=made.verdict.verdict, run=run,
-        refused=len(made.refused),
+        rows_waiting=seen.rows_waiting, p_value=seen.p_value, evidence=seen.evidence, bar=seen.bar,
+        effect_size=seen.effect_size, verdict=made.verdict.verdict, run=run, refused=len(made.refused),
     )  # fmt: skip
     return replace(made, run=run)
 
@@ -98,55 +108,45 @@ def _served(store: ObjectStore, model_name: str) -> Pointer:
     return found[0]
 
 
-def _until_committed(
-    store: ObjectStore,
-    champion: Champion,
-    settings: Settings,
-    runs: Runs | None,
-    reports: Path | None,
-    server_url: str,
-    at: datetime,
-) -> Check:
+def _finish_what_was_left(job: _Job, model_name: str, runs: Runs) -> None:
+    """Submit the retrain that a check decided on and did not live to submit."""
+    state, _ = ledger.read(job.store, model_name, _served(job.store, model_name).model_version)
+    retrain.resume(job.store, model_name, state.retrains, runs, job.at, job.settings.retrain.cooldown_hours)
+
+
+def _until_committed(job: _Job, champion: Champion) -> Check:
     """Find, write, commit; from the start again if another check committed first."""
-    name, cooldown = champion.pointer.name, settings.retrain.cooldown_hours
+    name, cooldown = champion.pointer.name, job.settings.retrain.cooldown_hours
     for _ in range(_ATTEMPTS):
-        before, etag = ledger.read(store, name, champion.classifier.version)
-        under_way = retrain.under_way(store, before.retrains, runs, at, cooldown)
-        found = find(store, champion, before, under_way, settings, at)
+        before, etag = ledger.read(job.store, name, champion.classifier.version)
+        under_way = retrain.under_way(job.store, before.retrains, job.runs, job.at, cooldown)
+        found = find(job.store, champion, before, under_way, job.settings, job.at)
         try:
-            return _conclude(store, champion, found, settings, reports, server_url, at, etag)
+            return _conclude(job, champion, found, etag)
         except ConflictError as error:
             logs.warning("check_overtaken", reason=str(error))
     raise ConflictError(f"{_ATTEMPTS} other checks of {name} were faster each time; let fewer of them run at once")
 
 
-def _conclude(
-    store: ObjectStore,
-    champion: Champion,
-    found: Findings,
-    settings: Settings,
-    reports: Path | None,
-    server_url: str,
-    at: datetime,
-    etag: str | None,
-) -> Check:
+def _conclude(job: _Job, champion: Champion, found: Findings, etag: str | None) -> Check:
     """Write what the findings lead to, and commit. Raises ConflictError, and nothing counts, if the state has moved."""
-    version, seen, verdict = champion.classifier.version, found.seen, found.verdict
-    made = Check(version, seen, verdict, len(found.tested), found.refused)
-    waits_for_labels = verdict.verdict == "wait" and seen.labelled_rows < settings.retrain.minimum_labels
-    request = check_outputs.request_labels(store, champion, found, settings) if waits_for_labels else ""
+    store, settings, version, verdict = job.store, job.settings, champion.classifier.version, found.verdict
+    made = Check(version, found.seen, verdict, len(found.tested), found.refused)
+    lacks_labels = verdict.verdict == "wait" and found.seen.labelled_rows < settings.retrain.minimum_labels
+    request = check_outputs.request_labels(store, champion, found, settings) if lacks_labels else ""
     new_verdict = verdict.verdict not in ("quiet", found.before.verdict)
     if not (found.tested or new_verdict or (request and request != found.before.request)):
         return replace(made, request=request)
     arguments: dict[str, Any] = {}
     if verdict.verdict == "retrain":
-        arguments = check_outputs.retrain_arguments(store, champion, found, settings, server_url)
+        arguments = check_outputs.retrain_arguments(store, champion, found, settings, job.server_url)
     led_to = {"request": request, "retrain_arguments": arguments}
-    number = check_outputs.keep_record(store, champion, found, settings, at, led_to)
-    decided = Retrain(f"{champion.pointer.name}-{version}-{number}", at.isoformat(), arguments) if arguments else None
-    entry = check_outputs.entry_of(found, number, at)
+    number = check_outputs.keep_record(store, champion, found, settings, job.at, led_to)
+    retrain_id = f"{champion.pointer.name}-{version}-{number}"
+    decided = Retrain(retrain_id, job.at.isoformat(), arguments) if arguments else None
+    entry = check_outputs.entry_of(found, number, job.at)
     concluded = transitions.conclude(found.counted, entry, retrain=decided, request=request)
-    report = check_outputs.publish_report(store, champion, found, concluded, request, reports)
+    report = check_outputs.publish_report(store, champion, found, concluded, request, job.reports)
     ledger.commit(store, concluded, etag)
     record = check_outputs.record_key(version, number)
     return replace(made, number=number, record=record, report=report, request=request, retrain=decided)

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -176,3 +178,22 @@ def test_checks_that_overlap_count_every_window_once_and_submit_once(
     assert (state.windows, state.rows) == (9, 9 * WINDOW)
     assert [e.verdict for e in state.history if e.windows] == ["retrain"]
     assert len(state.retrains) == len(kfp.runs) == 1
+
+
+def test_the_command_exits_0_for_every_verdict_and_2_for_what_cannot_be_checked(
+    stream: ObjectStore, samples: Samples
+) -> None:
+    drop(stream, "tweets.csv", samples.tweets[:240])
+    command = [sys.executable, "-m", "pipelines", "check", "--bucket", f"s3://{stream.bucket}", "--submit", "none"]
+    small = ["--minimum-window", "20", "--permutations", "199", "--checks-a-year", "400", "--json"]
+    made = subprocess.run([*command, *small], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    result = json.loads(made.stdout)
+    assert (result["verdict"], result["windows"], result["run"]) == ("wait", 240 // WINDOW, "")
+    events = [json.loads(line) for line in made.stderr.splitlines() if line.startswith("{")]
+    (event,) = [event for event in events if event["event"] == "drift_check"]
+    assert event["evidence"] == result["evidence"] >= event["bar"]
+    assert not any(text in made.stderr for _, text in samples.tweets[:240] if len(text) > 30)
+    refused = subprocess.run([*command, "--model-name", "other"], capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("everbert: no version of the model 'other' is served")
