@@ -5,7 +5,6 @@ there, which is written last and names the input's entity tag and the model's ve
 that scores the file again and writes the same objects.
 """
 
-import csv
 import json
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from components.batch.sample import ScoreSample
 from components.classifier.classifier import PREDICTION_COLUMNS, Classifier
 from components.classifier.text import clean
 from components.config import BatchSettings
+from components.data import csv_rows
 from components.data.csv_rows import records
 from components.data.texts import text_column
 from components.errors import ConflictError, DataError
@@ -120,7 +120,7 @@ def _score(
         open(_quarantine_of(output), "w", encoding="utf-8", newline="") as bad,
         progress(description="score", unit="row") as bar,
     ):
-        rows, refused = csv.writer(good, lineterminator="\n"), csv.writer(bad, lineterminator="\n")
+        rows, refused = csv_rows.writer(good), csv_rows.writer(bad)
         refused.writerow(_QUARANTINE_COLUMNS)
         read = records(file)
         header = _header(read, where)

@@ -1,9 +1,9 @@
-"""CSV, record by record, where a damaged record costs that record and not the file."""
+"""CSV: read record by record, where a damaged record costs that record and not the file; written to be read so."""
 
 import csv
 from collections import deque
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 MOST_LINES = 500  # in one record; a quote still open after so many was never closed
 csv.field_size_limit(2**31 - 1)
@@ -69,3 +69,18 @@ def _parse(raw: bytes) -> list[str] | None:
         if "unexpected end of data" in str(error):
             return None
         raise DamagedError(f"not CSV: {error}") from error
+
+
+class _UnixLines:
+    """Takes rows that end in CR LF, writes them with LF."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: str) -> int:
+        return self._file.write(row.removesuffix("\r\n") + "\n")
+
+
+def writer(file: TextIO) -> Any:
+    """A csv.writer whose lines end in LF. With that as its line terminator, csv would leave a bare CR unquoted."""
+    return csv.writer(_UnixLines(file))

@@ -1,7 +1,6 @@
 """prepare: from raw labelled texts to a data set folder."""
 
 import contextlib
-import csv
 import dataclasses
 import hashlib
 import tempfile
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from components.classifier.labels import LabelSet
 from components.classifier.text import clean
 from components.config import DataSettings
+from components.data import csv_rows
 from components.data.data_set import DATASET_FILE, QUARANTINE_FILE, SCHEMA, SPLITS, DataSet
 from components.data.duplicates import near_duplicates
 from components.data.sources import RawRow, read
@@ -79,7 +79,7 @@ class _Quarantine:
     """quarantine.csv: source, row, reason, raw text."""
 
     def __init__(self, file: Any) -> None:
-        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer = csv_rows.writer(file)
         self._writer.writerow(["source", "row", "reason", "raw_text"])
         self.counts: Counter[str] = Counter()
 

@@ -16,6 +16,7 @@ from components import logs
 from components.batch import sample
 from components.batch.score import INCOMING, PREDICTIONS
 from components.classifier.labels import LabelSet
+from components.data import csv_rows
 from components.data.texts import text_column
 from components.drift.annotation import HUMAN, read_labels
 from components.drift.state import Mark, Part
@@ -162,7 +163,7 @@ def _row(text: StreamText, label: KnownLabel, labels: LabelSet) -> dict[str, str
 
 def as_csv(rows: Iterable[Mapping[str, str]]) -> bytes:
     content = io.StringIO(newline="")
-    writer = csv.DictWriter(content, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv_rows.writer(content)
+    writer.writerow(COLUMNS)
+    writer.writerows([row[column] for column in COLUMNS] for row in rows)
     return content.getvalue().encode()
