@@ -30,7 +30,7 @@ def summary(loop: Any, retrain: dict[str, Any] | None, versions: dict[str, str])
             for s in sources
         ],
         "decision": {"verdict": retrain["verdict"], "reason": retrain["reason"]} if retrain else None,
-        "drift": [_drift(window, check) for window, check in loop.checks.items()],
+        "drift": [_drift(window, check, loop.folder) for window, check in loop.checks.items()],
         "requests": {"answered": 0, "failed": 0} | loop.requests,
         "seconds": {name: round(seconds, 1) for name, seconds in loop.seconds.items()},
         "pipeline_seconds": [{name: round(s, 1) for name, s in run.seconds.items()} for run in loop.runs],
@@ -116,7 +116,7 @@ def write_page(result: dict[str, Any]) -> Path:
     return path
 
 
-def _drift(window: str, check: Any) -> dict[str, Any]:
+def _drift(window: str, check: Any, folder: Path) -> dict[str, Any]:
     seen = check.seen
     return {
         "window": window,
@@ -129,6 +129,6 @@ def _drift(window: str, check: Any) -> dict[str, Any]:
         "effect_interval": list(seen.effect_interval),
         "verdict": check.verdict.verdict,
         "reason": check.verdict.reason,
-        "report": check.report,
+        "report": str(folder / check.report) if check.report else "",
         "record": check.record,
     }
