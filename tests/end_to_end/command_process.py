@@ -44,13 +44,14 @@ class Answer:
     stderr: str
 
 
-def everbert(*arguments: str | Path, seconds: float = 120) -> Answer:
+def everbert(*arguments: str | Path, seconds: float = 300) -> Answer:
     """Run the command to its end."""
     process = Command(arguments).start()
     try:
         stdout, stderr = process.communicate(timeout=seconds)
     finally:
         process.kill()
+        process.wait()
     return Answer(process.returncode, stdout, stderr)
 
 

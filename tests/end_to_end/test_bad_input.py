@@ -77,7 +77,6 @@ def bad_model(request: pytest.FixtureRequest, tiny_model: Path, tmp_path: Path) 
 def test_a_folder_that_is_not_a_model_as_it_was_trained(bad_model: tuple[Path, str], tmp_path: Path) -> None:
     folder, said = bad_model
     current = table(tmp_path / "current.csv")
-    assert_refused(everbert("predict", "--model", folder, "--text", "good"), said)
     assert_refused(everbert("drift", "--model", folder, "--current", current, "--report", tmp_path / "report"), said)
     assert not (tmp_path / "report").exists()
 
@@ -181,15 +180,14 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", folder], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def test_a_full_disk_leaves_nothing_behind(tiny_model: Path, tmp_path: Path) -> None:
-    numbers = " ".join(map(str, range(1000)))
-    source = table(tmp_path / "in.csv", rows=[f"film {n} {numbers[n:]},{n % 2}" for n in range(800)])
+    source = table(tmp_path / "in.csv", rows=[f"film {n**70 + 3**400},{n % 2}" for n in range(1, 801)])
     data = tmp_path / "data"
     assert everbert("prepare", "--source", source, "--output", data, "--near-duplicate-similarity", "1").code == 0
-    with small_disk(tmp_path / "disk", "96k") as disk:
+    with small_disk(tmp_path / "disk", "64k") as disk:
         for arguments in (
             ("prepare", "--source", source, "--near-duplicate-similarity", "1", "--output", disk / "data"),
             ("predict", "--model", tiny_model, "--input", source, "--output", disk / "out.csv"),
