@@ -1,4 +1,4 @@
-"""Drift: the distance by hand, the test's error rates by simulation, the reference on disk."""
+"""Drift: what a check finds and refuses, windows of any size, the reference on disk."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import pytest
 
 from components.config import DriftSettings
 from components.drift import reference as drift_reference
-from components.drift.detection import detect
+from components.drift.detection import detect, detect_stream
 from components.drift.reference import DriftReference, HeldOut
 from components.errors import DataError, ModelFolderError, SettingsError
 
@@ -50,6 +50,23 @@ def test_training_rows_are_white_and_constant_dimensions_stay_finite(reference: 
     np.testing.assert_allclose(np.cov(projected[:, :8].T), np.eye(8), atol=1e-4)
 
 
+def test_components_beyond_the_first_are_kept_for_their_means() -> None:
+    generator = np.random.default_rng(0)
+    embeddings, logits = generator.normal(size=(200, 80)), generator.normal(size=(200, 2))
+    n = len(embeddings)
+    held_out = HeldOut(embeddings, logits, ["a"] * n, [str(i) for i in range(n)], np.ones(n), np.ones(n, dtype=bool))
+    wide = drift_reference.fit(
+        generator.normal(size=(300, 80)), held_out, "abc", dataclasses.replace(SETTINGS, components=80)
+    )
+    assert (wide.slices.shape, wide.head.shape, wide.further.shape) == ((200, 64), (200, 1), (200, 16))
+    np.testing.assert_array_equal(wide.project(embeddings, logits), np.hstack([wide.slices, wide.head]))
+    # A shift along the last component alone, which only the means see.
+    moved = generator.normal(size=(150, 80)) + np.linalg.pinv(wide.basis.components)[79] * 1.5
+    result = detect(wide, moved, generator.normal(size=(150, 2)), dataclasses.replace(SETTINGS, components=80))
+    assert result.drifted
+    assert result.effect_size < 0.1
+
+
 def test_a_shifted_mean_is_found_every_time(reference: DriftReference) -> None:
     results = [detect(reference, *rows(seed, 150, shift=0.6), SETTINGS) for seed in range(100, 110)]
     assert all(result.drifted for result in results)
@@ -72,6 +89,61 @@ def test_one_wild_text_does_not_hide_the_drift_of_the_others(reference: DriftRef
 def test_equal_input_gives_equal_results(reference: DriftReference) -> None:
     window = rows(60, 120)
     assert detect(reference, *window, SETTINGS) == detect(reference, *window, SETTINGS)
+
+
+def test_a_large_window_is_tested_against_the_stored_null_in_whatever_chunks_it_comes(
+    reference: DriftReference,
+) -> None:
+    quiet, moved = rows(61, 3000), rows(62, 3000, shift=0.15)
+    settings = dataclasses.replace(SETTINGS, level=0.001)
+    for window, drifted in ((quiet, False), (moved, True)):
+        whole = detect(reference, *window, settings)
+        assert (whole.n, whole.calibration, whole.drifted) == (3000, "stored null", drifted)
+        chunks = zip(np.array_split(window[0], 7), np.array_split(window[1], 7), strict=True)
+        streamed = detect_stream(reference, chunks, settings)
+        assert streamed.p_value == pytest.approx(whole.p_value, abs=0.001)
+        assert streamed.effect_size == pytest.approx(whole.effect_size, abs=1e-4)
+
+
+def test_the_size_of_a_shift_lies_in_its_interval(reference: DriftReference) -> None:
+    """Every slice of the window is moved by exactly so much; 19 of 20 intervals should hold it."""
+    for shift in (0.0, 0.3):
+        held = 0
+        for seed in range(300, 320):
+            embeddings, logits = rows(seed, 200)
+            moved = embeddings + shift * np.linalg.pinv(reference.basis.components).T.sum(axis=1)
+            low, high = detect(reference, moved, logits, SETTINGS).effect_interval
+            held += low <= shift <= high
+        assert held >= 16
+
+
+def test_embeddings_of_another_model_are_refused(reference: DriftReference) -> None:
+    assert not detect(reference, *rows(63, 100), SETTINGS, model_digest="abc").drifted
+    with pytest.raises(DataError, match="the embeddings are of model other, the drift reference is of model abc"):
+        detect(reference, *rows(63, 100), SETTINGS, model_digest="other")
+
+
+def test_a_window_of_one_text_repeated_is_drift(reference: DriftReference) -> None:
+    embeddings, logits = rows(64, 1)
+    assert detect(reference, np.repeat(embeddings, 60, axis=0), np.repeat(logits, 60, axis=0), SETTINGS).drifted
+
+
+def test_a_naive_rule_alarms_on_a_quiet_small_window(reference: DriftReference) -> None:
+    naive = detect(reference, *rows(65, 60), dataclasses.replace(SETTINGS, statistic="mean_wasserstein1"))
+    assert naive.drifted
+    assert naive.p_value > 0.05
+    assert not detect(reference, *rows(65, 60), SETTINGS).drifted
+
+
+def test_a_stored_null_serves_its_own_statistic_only(reference: DriftReference) -> None:
+    other = dataclasses.replace(SETTINGS, statistic="sliced_wasserstein2")
+    assert not detect(reference, *rows(66, 100), other).drifted
+    with pytest.raises(DataError, match="holds the null of sliced_wasserstein, not of sliced_wasserstein2"):
+        detect(reference, *rows(66, 1500), other)
+
+
+def test_a_reference_says_how_large_the_windows_of_a_series_may_be(reference: DriftReference) -> None:
+    assert reference.largest_window == 40
 
 
 def test_a_window_of_one_known_source_is_no_drift() -> None:
@@ -109,6 +181,10 @@ def test_bad_windows_get_one_clear_line(reference: DriftReference) -> None:
     embeddings, logits = rows(80, 60)
     with pytest.raises(DataError, match="at least 50 texts, the window has 1;"):
         detect(reference, embeddings[:1], logits[:1], SETTINGS)
+    with pytest.raises(DataError, match="at least 50 texts, the window has 0;"):
+        detect(reference, embeddings[:0], logits[:0], SETTINGS)
+    with pytest.raises(DataError, match="embeddings must be numbers"):
+        detect(reference, embeddings.astype(str), logits, SETTINGS)
     with pytest.raises(DataError, match="rows of 12 columns, found shape 60x11"):
         detect(reference, embeddings[:, 1:], logits, SETTINGS)
     with pytest.raises(DataError, match="60 rows of embeddings but 59"):
