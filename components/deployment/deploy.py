@@ -36,8 +36,10 @@ def deploy(
         try:
             wait_until_served(server_url, target, timeout)
         except DeploymentError as error:
+            champion = tracking.champion(version.name)  # again: what was replaced may have been proven meanwhile
             if etag and not _is_champion(target, champion):
-                pointer.put_back(store, target, etag)
+                before = target.previous if current == target else _last_champion(current, champion)
+                pointer.put_back(store, version.name, before, etag)
             stays = f"version {champion.version} stays champion" if champion else "no version is champion yet"
             raise DeploymentError(f"{error}; {stays}") from error
     tracking.set_alias(version.name, tracking.CHAMPION, version.version)

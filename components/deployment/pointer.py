@@ -50,9 +50,9 @@ def write(store: ObjectStore, pointer: Pointer, etag: str | None) -> str:
     return store.put(key_of(pointer.name), content, if_match=etag, only_if_new=etag is None)
 
 
-def put_back(store: ObjectStore, pointer: Pointer, etag: str) -> None:
-    """Undo the `write` that returned `etag`: what it replaced is back, or an empty pointer, which no server follows.
+def put_back(store: ObjectStore, name: str, before: dict[str, Any] | None, etag: str) -> None:
+    """Undo the `write` that returned `etag`: the pointer is `before`, or, for None, empty, which no server follows.
 
     Not a delete: not every object store can delete on condition. Raises ConflictError as `write` does.
     """
-    store.put(key_of(pointer.name), json.dumps(pointer.previous or {}, indent=2).encode(), if_match=etag)
+    store.put(key_of(name), json.dumps(before or {}, indent=2).encode(), if_match=etag)

@@ -4,6 +4,7 @@ import csv
 import io
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -118,12 +119,30 @@ def test_a_champion_whose_server_is_down_stays_champion(
     assert tracking.champion(name) == second
 
 
+def test_a_version_that_is_proven_while_another_replaces_it_is_what_is_gone_back_to(
+    mlflow_server: str, bucket: ObjectStore, tiny_model: Path
+) -> None:
+    """Two deployments at once: the second replaces the first's pointer between the server's answer and the alias."""
+    name = bucket.bucket
+    slow, second = (register(tiny_model, name, data_set_digest=d, evaluation={}, decision={}) for d in "12")
+    waiting = Pointer(name, slow.version, slow.digest, slow.uri)
+    pointer.write(bucket, waiting, None)
+    with ThreadPoolExecutor() as pool:
+        failing = pool.submit(deploy, bucket, second, server_url=NOBODY, timeout=3)
+        while pointer.state(bucket, name)[0] == waiting:
+            assert not failing.done()
+        tracking.set_alias(name, tracking.CHAMPION, slow.version)
+        with pytest.raises(DeploymentError, match=f"version {slow.version} stays champion"):
+            failing.result()
+    assert pointer.state(bucket, name)[0] == waiting
+
+
 def test_what_somebody_else_wrote_meanwhile_is_not_put_back(bucket: ObjectStore) -> None:
     mine, theirs = (Pointer("m", number, "aa", "s3://b/1") for number in "12")
     etag = pointer.write(bucket, mine, None)
     pointer.write(bucket, theirs, etag)
     with pytest.raises(ConflictError):
-        pointer.put_back(bucket, mine, etag)
+        pointer.put_back(bucket, "m", None, etag)
     assert pointer.state(bucket, "m")[0] == theirs
 
 
