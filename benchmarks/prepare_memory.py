@@ -3,8 +3,8 @@
     python benchmarks/prepare_memory.py --megabytes 1000
 
 Writes a CSV of that size to a temporary folder: reviews put together from the sentences of the samples, so that few
-are duplicates, with the damage that real files have. Then runs the command on it as a process of its own, and prints
-rows, seconds, MB/s and the largest resident memory, beside that of 1,000 rows.
+are duplicates, with some copies and wrong labels. Then runs the command on it as a process of its own, and prints
+rows, seconds, MB/s and the largest resident memory. A file of a tenth of the size tells what is fixed and what grows.
 
     python benchmarks/prepare_memory.py --megabytes 10      # a try, in seconds
 """
@@ -84,18 +84,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=1000, help="size of the CSV (default: %(default)s)")
     size = parser.parse_args().megabytes
-    with tempfile.TemporaryDirectory(prefix="everbert-") as name:
-        folder = Path(name)
-        write_reviews(folder / "few.csv", 1)
-        few = prepare(folder / "few.csv", folder / "few")
-        rows = write_reviews(folder / "many.csv", size * MEGABYTE)
-        many = prepare(folder / "many.csv", folder / "many")
+    (rows, few), (more_rows, many) = (measure(size * MEGABYTE // part) for part in (10, 1))
     result = many.pop("result")
     kept = sum(counts["rows"] for counts in result["counts"].values())
-    grown = (many["peak_mb"] - few["peak_mb"]) * MEGABYTE / rows
-    print(f"{size} MB, {rows:,} rows, {kept:,} kept, {result['duplicates_removed']}, {result['quarantined']}")
+    grown = (many["peak_mb"] - few["peak_mb"]) * MEGABYTE / (more_rows - rows)
+    print(f"{size} MB, {more_rows:,} rows, {kept:,} kept, {result['duplicates_removed']}, {result['quarantined']}")
     print(f"{many['wall_seconds']} s, {many['cpu_seconds']} s of CPU, {size / many['wall_seconds']:.1f} MB/s")
-    print(f"peak {many['peak_mb']} MB; {few['peak_mb']} MB with 1,000 rows, so {grown:.0f} bytes a row")
+    print(f"peak {many['peak_mb']} MB, {few['peak_mb']} MB with {rows:,} rows: {grown:.0f} bytes more for each row")
+
+
+def measure(size: int) -> tuple[int, dict[str, Any]]:
+    """Rows, and what prepare takes, of a file of about `size` bytes."""
+    with tempfile.TemporaryDirectory(prefix="everbert-") as folder:
+        rows = write_reviews(Path(folder) / "reviews.csv", size)
+        return rows, prepare(Path(folder) / "reviews.csv", Path(folder) / "data")
 
 
 if __name__ == "__main__":
