@@ -1,6 +1,7 @@
 """A check that is killed at any of its writes: the next one ends where an unbroken one would have."""
 
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -23,11 +24,15 @@ Ask = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def ask(champion_uri: str) -> Iterator[Ask]:
+def ask(champion_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     """Runs a check in a process of its own, killed at a write if asked to."""
+    # A killed check leaves its temporary folders behind.
+    environment = os.environ | {"TMPDIR": str(tmp_path_factory.mktemp("killed"))}
     command = [sys.executable, str(Path(__file__).with_name("check_process.py"))]
     root = Path(__file__).parents[2]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root, env=environment
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         stdin, stdout = process.stdin, process.stdout
