@@ -1,6 +1,7 @@
 """Makes everything in this folder from the four corpora: python samples/make.py --corpora DIR
 
-DIR holds movies.csv, amazon.csv, tweets.csv and nyt.csv with the columns id, text, rating, label.
+DIR holds movies.csv, amazon.csv, tweets.csv and nyt.csv with the columns id, text, rating, label, and
+neutral/movies.csv with the columns id, text, rating.
 The same corpora give the same bytes.
 """
 
@@ -18,6 +19,7 @@ DOMAINS = {"products": "amazon", "tweets": "tweets", "news": "nyt"}
 ARCHIVE_ROWS = 6500
 INCOMING_ROWS = 600
 TEST_EVERY = 10
+ROWS_A_CLASS = 300
 SIMILARITY = 0.8
 
 Row = dict[str, str]
@@ -90,10 +92,20 @@ def with_prefix(domain: str, rows: list[Row]) -> list[Row]:
     return [{**row, "id": f"{domain}-{row['id']}"} for row in rows]
 
 
+def three_classes(movies: list[Row], corpora: Path) -> list[Row]:
+    neutral = [row | {"label": "Neutral"} for row in read(corpora / "neutral" / "movies.csv")]
+    named = [row | {"label": ("Negative", "Positive")[int(row["label"])]} for row in movies]
+    chosen: list[Row] = []
+    for label, rows in (("Negative", named), ("Neutral", neutral), ("Positive", named)):
+        chosen += sorted((row for row in rows if row["label"] == label), key=order_of)[:ROWS_A_CLASS]
+    return with_prefix("movies", sorted(chosen, key=order_of))
+
+
 def make(corpora: Path) -> None:
     movies = without_near_duplicates(sorted(read(corpora / "movies.csv"), key=order_of))
     write_archive(HERE / "movies.tar.gz", movies[:ARCHIVE_ROWS])
     incoming = movies[ARCHIVE_ROWS : ARCHIVE_ROWS + INCOMING_ROWS]
+    write_csv(HERE / "three_classes.csv", ["id", "text", "label"], three_classes(movies, corpora))
     write_csv(HERE / "incoming" / "movies.csv", ["id", "text"], with_prefix("movies", incoming))
     for domain, corpus in DOMAINS.items():
         rows = with_prefix(domain, read(corpora / f"{corpus}.csv"))
