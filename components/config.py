@@ -117,6 +117,13 @@ class PromotionSettings:
         0.05, "the same for each slice of the golden set that is large enough to tell", minimum=0, maximum=0.5
     )
     calibration_margin: float = setting(0.03, "largest rise of the expected calibration error", minimum=0, maximum=0.5)
+    watch_level: float = setting(
+        0.01,
+        "chance that the watch after a promotion ever rolls back a champion that is no worse than its predecessor",
+        minimum=1e-6,
+        maximum=0.5,
+    )
+    watch_rows: int = setting(2000, "newest labelled live rows that the watch compares on", minimum=1)
     behaviour_margin: float = setting(
         0.1, "largest fall of the pass rate of a kind of behavioural test", minimum=0, maximum=1
     )

@@ -82,8 +82,8 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--model", required=True, metavar="MODEL_DIR", help="model folder with its reference")
     flag("--current", required=True, metavar="CSV", help="the texts that came in")
     flag("--report", metavar="DIR", help="folder for drift.html and drift.json")
-    help = "Check what came in since the last check against the champion's reference; on drift that harms, retrain."
-    flag = command("check", _check, help, "drift", "retrain", "batch")
+    help = "Check what came in against the champion's reference; retrain on drift that harms, roll back what is worse."
+    flag = command("check", _check, help, "promotion", "drift", "retrain", "batch")
     flag("--bucket", required=True, metavar="s3://B", help="bucket with incoming/ and the champion's pointer")
     flag("--model-name", default="sentiment", metavar="NAME", help="the served model (default: %(default)s)")
     help = "where a retrain runs; none leaves it to a later check (default: %(default)s)"
@@ -161,11 +161,14 @@ def _check(arguments: argparse.Namespace) -> Result:
     from components.storage import ObjectStore, split_uri
     from pipelines.drift_check import check
     from pipelines.retrain import runs_of
+    from pipelines.watch import watch
 
     runs = runs_of(arguments.submit, Path(arguments.work_dir))
     store = ObjectStore(split_uri(arguments.bucket)[0])
     settings = config.from_flags(arguments)
-    return check(store, arguments.model_name, settings, runs, server_url=arguments.server_url).as_result()
+    watched = watch(store, arguments.model_name, settings.promotion, server_url=arguments.server_url)
+    result = check(store, arguments.model_name, settings, runs, server_url=arguments.server_url).as_result()
+    return result | {"watch": watched.as_result() if watched else None}
 
 
 def _rollback(arguments: argparse.Namespace) -> Result:
