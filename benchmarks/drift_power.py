@@ -8,6 +8,8 @@ libraries' environment) stays in the work folder.
 """
 
 import argparse
+import hashlib
+import inspect
 import json
 import os
 import subprocess
@@ -21,12 +23,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import drift_windows
 import numpy as np
 from drift_rows import Domain, Rows, rows_of
 from drift_windows import POWER, QUIET_SIZES, REFERENCE_ROWS, Cell, draw
 from intervals import clopper_pearson, share, table
 
 from components.config import DriftSettings
+from components.drift import basis, calibration, statistics
 from components.drift.basis import Basis
 from components.drift.calibration import permutation_test
 from components.drift.statistics import REGISTRY, named
@@ -63,6 +67,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="whose embeddings")
     parts = ("false-alarms", "power", "anchors")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts, help="what to measure")
+    parser.add_argument("--sizes", nargs="+", type=int, default=QUIET_SIZES, help="windows whose false alarms to count")
     parser.add_argument("--quiet-windows", type=int, default=4000, help="windows for each rate of false alarms")
     parser.add_argument("--windows", type=int, default=200, help="windows for each power")
     parser.add_argument("--anchor-windows", type=int, default=200, help="the same for the other libraries")
@@ -79,7 +84,7 @@ def _options() -> argparse.Namespace:
 def _false_alarms(kind: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One entry a size: p-values of quiet windows, reference and window drawn together."""
     entries = []
-    for n in QUIET_SIZES:
+    for n in options.sizes:
         tests = _test_all(kind, Cell("quiet", n, 0.01), options.quiet_windows, "sliced_wasserstein", options)
         hits = {str(level): int(sum(p <= level for p, _ in tests)) for level in LEVELS}
         entries.append({"kind": kind, "n": n, "windows": len(tests), "alarms": hits, "seconds": _mean_seconds(tests)})
@@ -105,35 +110,48 @@ def _mean_seconds(tests: list[tuple[float, float]]) -> float:
 def _test_all(
     kind: str, cell: Cell, windows: int, statistic: str, options: argparse.Namespace
 ) -> list[tuple[float, float]]:
-    """(p-value, CPU seconds) of each window."""
+    """(p-value, CPU seconds) of each window. Written as they come, so that a run that was cut off goes on."""
+    path = options.work / "p_values" / _code() / f"{kind}-{statistic}-{cell.name}-{cell.n}.csv".replace(" ", "-")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
     test = partial(_test, options.work, kind, cell, statistic)
-    with ProcessPoolExecutor(options.processes) as pool:
-        tests = pool.map(test, range(windows), chunksize=10)
-        described = progress(tests, description=f"{kind} {cell.name} n={cell.n}", total=windows, unit="window")
-        return list(described)
+    with open(path, "a", encoding="utf-8") as file, ProcessPoolExecutor(options.processes) as pool:
+        tests = pool.map(test, range(done, windows), chunksize=10)
+        bar = progress(tests, description=f"{kind} {cell.name} n={cell.n}", total=windows - done, unit="window")
+        for p_value, seconds in bar:
+            file.write(f"{p_value},{seconds}\n")
+            file.flush()
+    lines = path.read_text(encoding="utf-8").splitlines()[:windows]
+    return [(float(p_value), float(seconds)) for p_value, seconds in (line.split(",") for line in lines)]
 
 
-_loaded: dict[str, tuple[Rows, Basis, np.ndarray]] = {}
+def _code() -> str:
+    """Digest of the code that tests, so that what another version measured is not taken over."""
+    sources = (inspect.getsource(module) for module in (basis, calibration, statistics, drift_windows))
+    return hashlib.sha256("".join(sources).encode()).hexdigest()[:12]
+
+
+_loaded: dict[str, tuple[Rows, Basis, np.ndarray]] = {}  # by kind, one in each process
 
 
 def _test(work: Path, kind: str, cell: Cell, statistic: str, number: int) -> tuple[float, float]:
     """The p-value of one window, as `detect` computes it."""
     if kind not in _loaded:
         rows = rows_of(work, kind)
-        basis = Basis.fit(rows.train.embeddings, rows.pool.logits, SETTINGS.components)
-        _loaded[kind] = rows, basis, _projected(basis, rows.pool)
-    rows, basis, pool = _loaded[kind]
+        fitted = Basis.fit(rows.train.embeddings, rows.pool.logits, SETTINGS.components)
+        _loaded[kind] = rows, fitted, _projected(fitted, rows.pool)
+    rows, fitted, pool = _loaded[kind]
     foreign = rows.foreign.get(cell.domain)
     window = draw(cell, number, rows.pool.labels, len(foreign.labels) if foreign else 0)
     own = pool[window.own]
-    current = own if foreign is None else np.vstack([own, _projected(basis, foreign, window.foreign)])
+    current = own if foreign is None else np.vstack([own, _projected(fitted, foreign, window.foreign)])
     started = time.process_time()
-    arguments = current, pool[window.reference], basis.layout, named(statistic), SETTINGS.permutations, number
+    arguments = current, pool[window.reference], fitted.layout, named(statistic), SETTINGS.permutations, number
     return permutation_test(*arguments).p_value, time.process_time() - started
 
 
-def _projected(basis: Basis, domain: Domain, rows: Any = slice(None)) -> np.ndarray:
-    return basis.project(domain.embeddings[rows], domain.logits[rows])
+def _projected(fitted: Basis, domain: Domain, rows: Any = slice(None)) -> np.ndarray:
+    return fitted.project(domain.embeddings[rows], domain.logits[rows])
 
 
 def _anchors(kind: str, options: argparse.Namespace) -> list[dict[str, Any]]:
