@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from stream_samples import SAMPLES, SETTINGS, Samples, as_csv, drop
+from stream_samples import SAMPLES, SETTINGS, as_csv, drop
 
 from components import tracking
 from components.data.prepare import prepare
@@ -34,8 +34,15 @@ def bad_model(small_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder / "model"
 
 
+@pytest.fixture(scope="module")
+def live() -> list[tuple[str, str, str]]:
+    """(id, text, label) of movie reviews that trained neither model."""
+    rows = list(read(str(SAMPLES / "movies.tar.gz"), SETTINGS.data))[1::5]
+    return [(row.id, row.text, row.label) for row in rows[::2]][:480]
+
+
 def test_a_bad_champion_is_rolled_back_and_a_good_one_is_left_alone(
-    mlflow_server: str, bucket: ObjectStore, champion_uri: str, bad_model: Path, samples: Samples
+    mlflow_server: str, bucket: ObjectStore, champion_uri: str, bad_model: Path, live: list[tuple[str, str, str]]
 ) -> None:
     with local_folder(champion_uri) as folder:
         good = register(folder, "sentiment", data_set_digest="good", evaluation={}, decision={})
@@ -43,10 +50,10 @@ def test_a_bad_champion_is_rolled_back_and_a_good_one_is_left_alone(
     deploy(bucket, good)
     assert watch(bucket, "sentiment", SETTINGS.promotion) is None  # nothing to compare with
     deploy(bucket, bad)
-    drop(bucket, "tweets/1.csv", samples.tweets[:240])
+    drop(bucket, "movies/1.csv", [row[:2] for row in live[:240]])
     check(bucket, "sentiment", SETTINGS, None, at=NOON)
     assert watch(bucket, "sentiment", SETTINGS.promotion) is None  # no label has come in
-    bucket.put("labels/tweets.csv", as_csv(["id", "label"], list(samples.labels.items())))
+    bucket.put("labels/movies.csv", as_csv(["id", "label"], [(row[0], row[2]) for row in live]))
     started = time.monotonic()
     seen = watch(bucket, "sentiment", SETTINGS.promotion)
     seconds = time.monotonic() - started
@@ -67,7 +74,7 @@ def test_a_bad_champion_is_rolled_back_and_a_good_one_is_left_alone(
     deploy(bucket, bad)  # the other way round: the bad one is the predecessor, and the good one stays
     deploy(bucket, good)
     check(bucket, "sentiment", SETTINGS, None, at=NOON)
-    drop(bucket, "tweets/2.csv", samples.tweets[240:480])
+    drop(bucket, "movies/2.csv", [row[:2] for row in live[240:]])
     check(bucket, "sentiment", SETTINGS, None, at=NOON)
     stays = watch(bucket, "sentiment", SETTINGS.promotion)
     assert stays is not None
