@@ -41,6 +41,7 @@ LEVELS = (0.01, 0.05)
 ANCHOR_PACKAGES = ("alibi-detect[torch]==0.13.0", "evidently==0.7.23", "numpy==1.26.4")
 WORKER = Path(__file__).with_name("drift_anchors.py")
 SETTINGS = DriftSettings()
+CONSTANT_SLICE = 0.5  # deviation of a slice whose unit is 1 by the pool, if it varies at all
 
 
 def main() -> None:
@@ -138,16 +139,19 @@ def _test(work: Path, kind: str, cell: Cell, statistic: str, number: int) -> tup
     """The p-value of one window, as `detect` computes it."""
     if kind not in _loaded:
         rows = rows_of(work, kind)
-        fitted = Basis.fit(rows.train.embeddings, rows.pool.logits, SETTINGS.components)
+        fitted = Basis.fit(rows.train.embeddings, rows.pool.embeddings, rows.pool.logits, SETTINGS.components)
         _loaded[kind] = rows, fitted, _projected(fitted, rows.pool)
     rows, fitted, pool = _loaded[kind]
     foreign = rows.foreign.get(cell.domain)
     window = draw(cell, number, rows.pool.labels, len(foreign.labels) if foreign else 0)
-    own = pool[window.own]
+    own, known = pool[window.own], pool[window.reference]
     current = own if foreign is None else np.vstack([own, _projected(fitted, foreign, window.foreign)])
+    # The unit of each slice comes from this reference alone, as in a model folder, not from the whole pool.
+    unit = known.std(axis=0)
+    unit[unit < CONSTANT_SLICE] = 1
     started = time.process_time()
-    arguments = current, pool[window.reference], fitted.layout, named(statistic), SETTINGS.permutations, number
-    return permutation_test(*arguments).p_value, time.process_time() - started
+    settings = fitted.layout, named(statistic), SETTINGS.permutations, number
+    return permutation_test(current / unit, known / unit, *settings).p_value, time.process_time() - started
 
 
 def _projected(fitted: Basis, domain: Domain, rows: Any = slice(None)) -> np.ndarray:

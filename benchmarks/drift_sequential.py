@@ -69,11 +69,11 @@ def _options() -> argparse.Namespace:
 def _p_values(options: argparse.Namespace, number: int) -> dict[str, list[float]]:
     """Of one reference: p-values of its quiet windows and of each kind of drifted ones."""
     rows = rows_of(options.work, options.kind)
-    basis = Basis.fit(rows.train.embeddings, rows.pool.logits, SETTINGS.components)
-    pool = basis.project(rows.pool.embeddings, rows.pool.logits)
     generator = np.random.default_rng(number)
-    order = generator.permutation(len(pool))
-    known, rest = pool[order[: options.reference_rows]], pool[order[options.reference_rows :]]
+    held_out, others = np.split(generator.permutation(len(rows.pool.labels)), [options.reference_rows])
+    embeddings, logits = rows.pool.embeddings, rows.pool.logits
+    basis = Basis.fit(rows.train.embeddings, embeddings[held_out], logits[held_out], SETTINGS.components)
+    known, rest = (basis.project(embeddings[part], logits[part]) for part in (held_out, others))
     size = options.reference_rows // REFERENCE_TO_WINDOW
 
     def p_value(window: np.ndarray) -> float:

@@ -14,6 +14,7 @@ from components.errors import DataError
 # dividing by its own deviation would turn rounding errors into drift.
 RELATIVE_FLOOR = 1e-3
 ABSOLUTE_FLOOR = 1e-6
+HELD_OUT_FLOOR = 0.05  # of a training deviation; a slice in which held-out rows hardly vary is constant or nearly so
 # Slices end here, in standard deviations: one wild text would otherwise dominate the squared distance of every
 # permutation and hide the drift of all the others.
 LIMIT = 6.0
@@ -28,7 +29,7 @@ class Basis:
     mean: np.ndarray
     """[h], mean training embedding."""
     components: np.ndarray
-    """[h, d], principal directions divided by their (floored) standard deviations."""
+    """[h, d], principal directions of the training rows divided by the held-out rows' (floored) standard deviations."""
     head_mean: np.ndarray
     """[k], mean margin of the held-out rows."""
     head_deviation: np.ndarray
@@ -40,11 +41,17 @@ class Basis:
         return Layout(min(QUANTILE_SLICES, self.components.shape[1]), len(self.head_mean))
 
     @classmethod
-    def fit(cls, train: np.ndarray, logits: np.ndarray, components: int) -> "Basis":
-        """At most `components` directions of [t, h] training embeddings; margins from held-out logits [R, classes]."""
+    def fit(cls, train: np.ndarray, embeddings: np.ndarray, logits: np.ndarray, components: int) -> "Basis":
+        """At most `components` directions of [t, h] training embeddings, in deviations of the held-out rows.
+
+        The directions in which the model's own training rows are narrow tell the most, but new rows of the same domain
+        are wider there. `embeddings` [R, h] and `logits` [R, classes] are the held-out rows.
+        """
         mean, directions = _whitening(np.asarray(train, dtype=np.float64), components)
+        deviations = ((np.asarray(embeddings, dtype=np.float64) - mean) @ directions).std(axis=0)
         margins = _margins(np.asarray(logits, dtype=np.float64))
-        return cls(mean, directions, margins.mean(axis=0), np.maximum(margins.std(axis=0), ABSOLUTE_FLOOR))
+        head_deviation = np.maximum(margins.std(axis=0), ABSOLUTE_FLOOR)
+        return cls(mean, directions / np.maximum(deviations, HELD_OUT_FLOOR), margins.mean(axis=0), head_deviation)
 
     def project(self, embeddings: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """[n, h] embeddings and logits [n, classes] as [n, c + k + f] float32; DataError for other widths and NaN."""

@@ -58,7 +58,7 @@ class DriftReference:
 
     basis: Basis
     slices: np.ndarray
-    """[R, c] float32, held-out embeddings in units of training standard deviations, compared by quantiles."""
+    """[R, c] float32, held-out embeddings in standard deviations, compared by quantiles."""
     head: np.ndarray
     """[R, k] float32, standardised margins; k = 1 for two classes, else one for each."""
     further: np.ndarray
@@ -161,7 +161,7 @@ def fit(train_embeddings: np.ndarray, held_out: HeldOut, model_digest: str, sett
         raise DataError("each held-out text must have an embedding, logits, source, id, confidence and correct")
     if len(train) < 2 or len(embeddings) < 4 or logits.shape[1] < 2:
         raise DataError("a drift reference needs at least two training rows, four held-out rows and two classes")
-    basis = Basis.fit(train, logits, settings.components)
+    basis = Basis.fit(train, embeddings, logits, settings.components)
     rows, layout = basis.project(embeddings, logits), basis.layout
     slices, head, further = np.split(rows, [layout.slices, layout.slices + layout.head], axis=1)
     sources = [str(source) for source in held_out.sources]

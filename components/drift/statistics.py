@@ -2,7 +2,7 @@
 
 A statistic is a function of two samples that returns its families [..., f]: one or more squared distances, which
 `components.drift.calibration` turns into one p-value. To add one: write the function under `@register`, and a test of
-its value. All functions are pure. Slices are in standard deviations of the training rows.
+its value. All functions are pure. Slices are in standard deviations of the held-out rows.
 """
 
 from collections.abc import Callable

@@ -42,12 +42,14 @@ def reference() -> DriftReference:
     return reference_of()
 
 
-def test_training_rows_are_white_and_constant_dimensions_stay_finite(reference: DriftReference) -> None:
+def test_slices_are_uncorrelated_have_unit_deviation_and_stay_finite_where_constant(reference: DriftReference) -> None:
     embeddings, logits = rows(0, 300)
     projected = reference.project(embeddings, logits)
     assert projected.shape == (300, 9)
     assert projected.dtype == np.float32
-    np.testing.assert_allclose(np.cov(projected[:, :8].T), np.eye(8), atol=1e-4)
+    np.testing.assert_allclose(np.corrcoef(projected[:, :8].T), np.eye(8), atol=1e-4)
+    np.testing.assert_allclose(reference.slices.std(axis=0), 1, atol=1e-4)
+    assert not detect(reference, *rows(60, 120), SETTINGS).drifted
 
 
 def test_components_beyond_the_first_are_kept_for_their_means() -> None:
