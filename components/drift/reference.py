@@ -24,7 +24,7 @@ REFERENCE_TO_WINDOW = 10
 ALL = "all"
 """Name of the group of all rows."""
 MINIMUM_SOURCE_ROWS = 100
-NULL_DRAWS = 4_999
+NULL_DRAWS = 1_999
 NULL = ("null_families", "null_rate", "null_chance", "null_chance_rate", "null_spread", "null_size")
 BASIS = ("mean", "components", "head_mean", "head_deviation")
 ARRAYS = (
