@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components.errors import InputError
+from safetensors import SafetensorError
+
+from components.errors import InputError, ResourceError
 
 
 @contextlib.contextmanager
@@ -57,6 +59,15 @@ def new_folder(path: str | Path, marker: str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def tensors_written(path: str | Path) -> Iterator[None]:
+    """Around calls that write safetensors, whose error for a full disk is no OSError. Raises ResourceError."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise ResourceError(f"cannot write {path}: {error}") from error
 
 
 def write_json(path: str | Path, value: Any) -> None:

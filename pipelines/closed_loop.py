@@ -34,7 +34,7 @@ BUCKET = "everbert"
 MODEL = "sentiment"
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 DOMAINS = ("products", "tweets", "news")
-_EXAMPLES = ["A wonderful film, moving and funny.", "Two hours of my life that I will never get back."]
+_EXAMPLES = ["A wonderful film, moving and funny.", "Dull, badly acted and far too long."]
 _SERVER_SECONDS = 90
 
 

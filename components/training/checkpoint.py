@@ -18,7 +18,7 @@ from torch import Tensor
 
 from components import logs
 from components.errors import ModelFolderError
-from components.files import new_folder
+from components.files import new_folder, tensors_written
 from components.storage import ObjectStore, is_s3, local_folder, split_uri
 
 STATE = "state.json"
@@ -80,7 +80,8 @@ class CheckpointFolder:
     def _write(self, folder: Path, checkpoint: Checkpoint) -> None:
         for group, tensors in checkpoint.tensors.items():
             plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            save_file(plain, folder / f"{group}.safetensors")
+            with tensors_written(folder):
+                save_file(plain, folder / f"{group}.safetensors")
         state = {"step": checkpoint.step, "fingerprint": self._fingerprint, "values": checkpoint.values}
         (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
 

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from components.classifier.calibration import expected_calibration_error, fit_temperature, probabilities, threshold_for
@@ -25,8 +24,8 @@ from components.classifier.model_folder import DESCRIPTION, REFERENCE, ModelDesc
 from components.config import Settings, TrainingSettings
 from components.data.data_set import DataSet
 from components.drift import reference
-from components.errors import ModelFolderError, ResourceError
-from components.files import new_folder, require_replaceable, sha256_of
+from components.errors import ModelFolderError
+from components.files import new_folder, require_replaceable, sha256_of, tensors_written
 from components.training.card import model_card
 from components.training.checkpoint import CheckpointFolder
 from components.training.fit import fit
@@ -90,10 +89,8 @@ def _write(
         scores = engine.score(list(validation["text"]), description="calibrate")
         temperature = fit_temperature(scores.logits, labels)
         threshold = _abstain_threshold(scores.logits, labels, temperature, settings.training)
-        try:
+        with tensors_written(folder):
             engine.model.save_pretrained(folder)
-        except SafetensorError as error:  # not an OSError, even for a full disk
-            raise ResourceError(f"cannot write {folder}: {error}") from error
         engine.tokenizer.save_pretrained(folder)
         _write_reference(engine, data_set, folder, temperature, settings)
         description = ModelDescription(
