@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast lint compile clean
+.PHONY: help setup run test test-fast lint compile bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -37,6 +37,11 @@ lint: setup ## Style and types
 
 compile: setup ## Write the KFP pipeline as YAML
 	$(BIN)/everbert compile
+
+bench: setup ## Print the figures of the documents; takes hours
+	$(BIN)/python benchmarks/drift_power.py
+	$(BIN)/python benchmarks/drift_sequential.py
+	$(BIN)/python benchmarks/prepare_memory.py
 
 clean: ## Remove the environment and everything a run left behind
 	rm -rf $(VENV) .everbert build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
