@@ -113,9 +113,11 @@ def object_store(folder: Path, port: int | None = None) -> Iterator[S3Service]:
         _weed(), "server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-master.telemetry=false",
         f"-s3.port={s3}", f"-s3.config={_credentials(folder, access_key, secret_key)}", "-s3.port.iceberg=0",
         "-s3.port.lance=0", "-s3.iam=false", f"-master.port={master}", f"-volume.port={volume}",
-        f"-filer.port={filer}", "-volume.max=100", "-master.volumeSizeLimitMB=64",
+        f"-filer.port={filer}", "-volume.max=1000", "-master.volumeSizeLimitMB=64",
     ]  # fmt: skip
-    with _child("the object store", command, folder / "weed.log", lambda: _accepts(environment), {}):
+    # A bucket is a collection with volumes of its own; by default it takes seven at once.
+    growth = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+    with _child("the object store", command, folder / "weed.log", lambda: _accepts(environment), growth):
         yield S3Service(endpoint, access_key, secret_key, environment)
 
 
