@@ -15,9 +15,8 @@ from command_process import Answer, Command, assert_refused, everbert
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
-# A BERT of two layers, half of the rows to validate on and one epoch: fast, and enough to learn the new domain. So
-# little training costs some accuracy on the old one, which the margins allow here: what is to be seen is the successor
-# rolling out.
+# Half of the rows to validate on and one epoch: fast, and enough to learn the new domain. So little training costs
+# some accuracy on the old one, which the margins allow here: what is to be seen is the successor rolling out.
 FAST = (
     "--epochs", "1", "--validation-share", "0.5", "--margin", "0.3", "--slice-margin", "0.5",
     "--calibration-margin", "0.3", "--behaviour-margin", "0.5", "--domain", "tweets",
@@ -36,10 +35,10 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory, small_bert: Path) -> Path:
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that was killed while it trained, after another run had asked for it."""
     work = tmp_path_factory.mktemp("loop") / "work"
-    command = Command(("run", "--work-dir", work, "--base-model", small_bert, *FAST))
+    command = Command(("run", "--work-dir", work, *FAST))
     process = command.start()
     try:
         log = work / "run" / "pipeline" / "first" / "pipeline.log"
@@ -55,10 +54,10 @@ def killed(tmp_path_factory: pytest.TempPathFactory, small_bert: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(killed: Path, small_bert: Path) -> Run:
+def finished(killed: Path) -> Run:
     """A whole run in the folder of the killed one."""
     (killed / "run" / "left over").write_text("from the run before", encoding="utf-8")
-    command = Command(("run", "--json", "--work-dir", killed, "--base-model", small_bert, *FAST))
+    command = Command(("run", "--json", "--work-dir", killed, *FAST))
     process = command.start()
     try:
         stdout, stderr = process.communicate(timeout=1800)
