@@ -20,7 +20,15 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from components.classifier.calibration import expected_calibration_error, fit_temperature, probabilities, threshold_for
 from components.classifier.engine import Engine
 from components.classifier.labels import LabelSet
-from components.classifier.model_folder import DESCRIPTION, REFERENCE, ModelDescription, base_model_path, describe, seal
+from components.classifier.model_folder import (
+    DESCRIPTION,
+    REFERENCE,
+    ModelDescription,
+    base_model_path,
+    describe,
+    labels_of,
+    seal,
+)
 from components.config import Settings, TrainingSettings
 from components.data.data_set import DataSet
 from components.drift import reference
@@ -65,8 +73,10 @@ def train(
             "processes": processes.count,
         }  # fmt: skip
         kept = CheckpointFolder(checkpoints or f"{output}.checkpoints", fingerprint)
+        # Of other labels the head starts at random, and has nothing to teach.
+        distil = bool(warm_start) and labels_of(start).names == data_set.labels.names
         history = fit(
-            engine, data_set, settings.training, distil=bool(warm_start), checkpoints=kept, resume=resume,
+            engine, data_set, settings.training, distil=distil, checkpoints=kept, resume=resume,
             processes=processes,
         )  # fmt: skip
         if not processes.leads:
