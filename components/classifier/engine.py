@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from components import logs
 from components.classifier.packed_bert import PackedBert, supports
+from components.classifier.precision import product_dtype
 from components.classifier.text import clean
 from components.errors import ModelFolderError
 from components.progress import progress
@@ -44,15 +45,16 @@ class Scores:
 class Engine:
     """A sequence classifier and its tokenizer, ready to score. Not tied to a model folder: training uses it too."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Any, max_length: int) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, max_length: int, precision: str = "auto") -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.max_length = min(max_length, getattr(model.config, "max_position_embeddings", max_length))
         self.device = next(model.parameters()).device
+        self._dtype, self._reason = product_dtype(self.device, precision)
         self._frozen: PackedBert | None = None  # the weights of a model that will not be trained any more
 
     @classmethod
-    def load(cls, folder: str | Path, max_length: int) -> "Engine":
+    def load(cls, folder: str | Path, max_length: int, precision: str = "auto") -> "Engine":
         """From a Hugging Face folder on disk. Never downloads, never unpickles."""
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
@@ -61,10 +63,9 @@ class Engine:
             )
         except (OSError, ValueError, KeyError) as error:
             raise ModelFolderError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-        engine = cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, max_length)
+        engine = cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, max_length, precision)
         engine._frozen = engine._packed()
-        if engine._frozen is None:
-            logs.event("engine", kind="transformers", reason=f"no packed forward pass for {type(model).__name__}")
+        engine.log()
         return engine
 
     def score(self, texts: Sequence[str], *, description: str = "") -> Scores:
@@ -98,7 +99,16 @@ class Engine:
 
     def _packed(self) -> PackedBert | None:
         """The model's weights as they are now, for packed batches; None if it is no BERT classifier."""
-        return PackedBert(self.model, torch.float32) if supports(self.model) else None
+        return PackedBert(self.model, self._dtype) if supports(self.model) else None
+
+    def log(self) -> None:
+        """Say which forward pass scores, in which number format, and why."""
+        if supports(self.model):
+            dtype = str(self._dtype).removeprefix("torch.")
+            logs.event("engine", kind="packed", device=str(self.device), dtype=dtype, reason=self._reason)
+        else:
+            reason = f"no packed forward pass for {type(self.model).__name__}"
+            logs.event("engine", kind="transformers", device=str(self.device), dtype="float32", reason=reason)
 
     @torch.inference_mode()
     def _forward(

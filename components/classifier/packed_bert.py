@@ -1,8 +1,12 @@
 """BERT's forward pass without padding: the tokens of all texts stand in one [tokens, hidden] matrix.
 
 Linear layers and LayerNorm run over that matrix, attention runs within each text, and in the last layer only the [CLS]
-row of each text is computed, because nothing after it reads the others. The numbers are those of the transformers
-model, up to rounding; the work is that of the real tokens alone.
+row of each text is computed, because nothing after it reads the others. The work is that of the real tokens alone.
+
+The matrix products of the encoder, nearly all of the work, are computed in one number format; the residual stream and
+its norms stay in float32, which halves the rounding error of bfloat16 at no cost. In float32 the numbers are those of
+the transformers model, up to rounding. The head is computed in float64: its few products are then as good as
+independent of what else is in the batch, and in bfloat16 so are the others.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,7 +55,7 @@ def supports(model: PreTrainedModel) -> bool:
 
 
 class PackedBert:
-    """The weights of a BERT classifier as they are at the time, in `dtype`, ready for packed batches."""
+    """The weights of a BERT classifier as they are at the time, products in `dtype`, ready for packed batches."""
 
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
         self._heads = model.config.num_attention_heads
@@ -60,12 +64,12 @@ class PackedBert:
         self._dtype = dtype
         self._device = next(model.parameters()).device
         embeddings = model.bert.embeddings
-        self._words = self._cast(embeddings.word_embeddings.weight)
-        self._positions = self._cast(embeddings.position_embeddings.weight + embeddings.token_type_embeddings.weight[0])
-        self._embedding_norm = self._affine(embeddings.LayerNorm)
+        self._words = _float32(embeddings.word_embeddings.weight)
+        self._positions = _float32(embeddings.position_embeddings.weight + embeddings.token_type_embeddings.weight[0])
+        self._embedding_norm = _affine(embeddings.LayerNorm)
         self._layers = [self._layer(layer) for layer in model.bert.encoder.layer]
-        self._pooler = self._affine(model.bert.pooler.dense)
-        self._classifier = self._affine(model.classifier)
+        self._pooler = _affine(model.bert.pooler.dense, torch.float64)
+        self._classifier = _affine(model.classifier, torch.float64)
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -80,15 +84,15 @@ class PackedBert:
             hidden = self._feed_forward(self._attend(hidden, layer, groups), layer)
         first = torch.cat([torch.arange(g.tokens.start, g.tokens.stop, g.length, device=self._device) for g in groups])
         cls = self._feed_forward(self._attend_first(hidden, first, self._layers[-1], groups), self._layers[-1])
-        logits = linear(torch.tanh(linear(cls, *self._pooler)), *self._classifier)
+        logits = linear(torch.tanh(linear(cls.double(), *self._pooler)), *self._classifier).float()
         back = torch.empty(len(order), dtype=torch.long, device=self._device)
         back[torch.tensor(order, device=self._device)] = torch.arange(len(order), device=self._device)
-        return logits.float()[back], cls.float()[back]
+        return logits[back], cls[back]
 
     def _attend(self, hidden: Tensor, layer: _Layer, groups: list[_Group]) -> Tensor:
         """Attention of every token over its own text, with the residual and its norm: [tokens, hidden]."""
-        projected = linear(hidden, *layer.query_key_value)
-        context = torch.empty_like(hidden)
+        projected = linear(hidden.to(self._dtype), *layer.query_key_value)
+        context = torch.empty(hidden.shape, dtype=self._dtype, device=self._device)
         for group in groups:
             query, key, value = self._by_head(projected[group.tokens], group, 3)
             attended = scaled_dot_product_attention(query, key, value)
@@ -97,9 +101,9 @@ class PackedBert:
 
     def _attend_first(self, hidden: Tensor, first: Tensor, layer: _Layer, groups: list[_Group]) -> Tensor:
         """The same for the rows `first` alone, one for each text: [texts, hidden]."""
-        cls = hidden[first]
-        queries, projected = linear(cls, *layer.query), linear(hidden, *layer.key_value)
-        context = torch.empty_like(cls)
+        cls, products = hidden[first], hidden.to(self._dtype)
+        queries, projected = linear(products[first], *layer.query), linear(products, *layer.key_value)
+        context = torch.empty(cls.shape, dtype=self._dtype, device=self._device)
         for group in groups:
             key, value = self._by_head(projected[group.tokens], group, 2)
             query = queries[group.texts].view(group.count, 1, self._heads, -1).transpose(1, 2)
@@ -112,7 +116,7 @@ class PackedBert:
         return split.permute(2, 0, 3, 1, 4).unbind(0)
 
     def _feed_forward(self, hidden: Tensor, layer: _Layer) -> Tensor:
-        inner = self._activation(linear(hidden, *layer.intermediate))
+        inner = self._activation(linear(hidden.to(self._dtype), *layer.intermediate))
         return self._norm(hidden + linear(inner, *layer.output), layer.output_norm)
 
     def _norm(self, hidden: Tensor, affine: Affine) -> Tensor:
@@ -120,23 +124,28 @@ class PackedBert:
 
     def _layer(self, layer: Any) -> _Layer:
         attention, output = layer.attention.self, layer.attention.output
-        query, key, value = (self._affine(part) for part in (attention.query, attention.key, attention.value))
+        query, key, value = (self._products(part) for part in (attention.query, attention.key, attention.value))
         return _Layer(
             query=query,
             key_value=_stack(key, value),
             query_key_value=_stack(query, key, value),
-            attention_output=self._affine(output.dense),
-            attention_norm=self._affine(output.LayerNorm),
-            intermediate=self._affine(layer.intermediate.dense),
-            output=self._affine(layer.output.dense),
-            output_norm=self._affine(layer.output.LayerNorm),
+            attention_output=self._products(output.dense),
+            attention_norm=_affine(output.LayerNorm),
+            intermediate=self._products(layer.intermediate.dense),
+            output=self._products(layer.output.dense),
+            output_norm=_affine(layer.output.LayerNorm),
         )
 
-    def _affine(self, module: Any) -> Affine:
-        return self._cast(module.weight), self._cast(module.bias)
+    def _products(self, module: Any) -> Affine:
+        return _affine(module, self._dtype)
 
-    def _cast(self, weight: Tensor) -> Tensor:
-        return weight.detach().to(self._dtype)
+
+def _affine(module: Any, dtype: torch.dtype = torch.float32) -> Affine:
+    return module.weight.detach().to(dtype), module.bias.detach().to(dtype)
+
+
+def _float32(weight: Tensor) -> Tensor:
+    return weight.detach().float()
 
 
 def _stack(*parts: Affine) -> Affine:

@@ -13,13 +13,13 @@ from torch.nn.functional import cross_entropy
 
 from components import logs
 from components.classifier.engine import Engine
+from components.classifier.precision import product_dtype
 from components.config import TrainingSettings
 from components.data.data_set import DataSet
 from components.progress import progress
 from components.training.batches import epoch_batches, micro_batches
 from components.training.checkpoint import Checkpoint, CheckpointFolder, optimizer_tensors, restore_optimizer
 from components.training.objective import Objective, Teacher, class_weights
-from components.training.precision import training_dtype
 from components.training.processes import Processes
 
 Indices = NDArray[np.int64]
@@ -56,7 +56,7 @@ class _Fit:
         teacher = Teacher.of(engine, texts, on_device) if distil and settings.distillation else None
         weights = class_weights(labels, len(data_set.labels), settings.imbalance)
         self.objective = Objective(on_device, teacher, torch.as_tensor(weights, device=engine.device).float(), settings)
-        self.dtype, reason = training_dtype(engine.device, settings.precision)
+        self.dtype, reason = product_dtype(engine.device, settings.precision)
         self.model = processes.wrap(engine.model)
         self.optimizer = _optimizer(engine, settings)
         self.place = _Place()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from components.classifier.calibration import expected_calibration_error, fit_temperature, probabilities, threshold_for
-from components.classifier.engine import Engine
+from components.classifier.engine import Engine, Scores
 from components.classifier.labels import LabelSet
 from components.classifier.model_folder import (
     DESCRIPTION,
@@ -66,7 +66,7 @@ def train(
         _seed_everything(settings.training.seed)
         started_from = describe(warm_start).model_version if warm_start else ""
         start = str(warm_start) if warm_start else base_model_path(base_model)
-        engine = _load_start(start, data_set.labels, settings.training.max_length)
+        engine = _load_start(start, data_set.labels, settings.training)
         deciding = asdict(settings.training) | {"checkpoint_minutes": None}  # how often one is written changes nothing
         fingerprint = {
             "data": data_set.digest, "settings": deciding, "base model": base_model, "warm start": started_from,
@@ -94,25 +94,25 @@ def _write(
 ) -> ModelDescription:
     """Calibrate on the validation rows and write the model folder."""
     validation = data_set.frame("validation")
-    labels = validation["label"].to_numpy()
+    held_out = pd.concat([validation, data_set.frame("test")])
+    scores = engine.score(list(held_out["text"]), description="calibrate")
+    logits, labels = scores.logits[: len(validation)], validation["label"].to_numpy()
+    temperature = fit_temperature(logits, labels)
     with new_folder(output, DESCRIPTION) as folder:
-        scores = engine.score(list(validation["text"]), description="calibrate")
-        temperature = fit_temperature(scores.logits, labels)
-        threshold = _abstain_threshold(scores.logits, labels, temperature, settings.training)
         with tensors_written(folder):
             engine.model.save_pretrained(folder)
         engine.tokenizer.save_pretrained(folder)
-        _write_reference(engine, data_set, folder, temperature, settings)
+        _write_reference(engine, data_set, held_out, scores, folder, temperature, settings)
         description = ModelDescription(
             temperature=temperature,
-            abstain_threshold=threshold,
+            abstain_threshold=_abstain_threshold(logits, labels, temperature, settings.training),
             max_length=engine.max_length,
             data_set_digest=data_set.digest,
             training=asdict(settings.training),
-            metrics=_calibration_metrics(scores.logits, labels, temperature),
+            metrics=_calibration_metrics(logits, labels, temperature),
             **described,
         )
-        card = model_card(description, data_set, validation, probabilities(scores.logits, temperature))
+        card = model_card(description, data_set, validation, probabilities(logits, temperature))
         (folder / "README.md").write_text(card, encoding="utf-8")
         return seal(folder, description)
 
@@ -126,7 +126,7 @@ def _abstain_threshold(
     return threshold_for(p.max(axis=1), p.argmax(axis=1) == labels, settings.answered_error_rate)
 
 
-def _load_start(start: str, labels: LabelSet, max_length: int) -> Engine:
+def _load_start(start: str, labels: LabelSet, settings: TrainingSettings) -> Engine:
     names = labels.id2label
     try:
         tokenizer = AutoTokenizer.from_pretrained(start)
@@ -136,16 +136,23 @@ def _load_start(start: str, labels: LabelSet, max_length: int) -> Engine:
         )  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
         raise ModelFolderError(f"cannot load the base model {start}: {' '.join(str(error).split())[:200]}") from error
-    return Engine(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, max_length)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Engine(model.to(device), tokenizer, settings.max_length, settings.precision)
 
 
-def _write_reference(engine: Engine, data_set: DataSet, folder: Path, temperature: float, settings: Settings) -> None:
+def _write_reference(
+    engine: Engine,
+    data_set: DataSet,
+    held_out: pd.DataFrame,
+    scores: Scores,
+    folder: Path,
+    temperature: float,
+    settings: Settings,
+) -> None:
     """The drift check compares with held-out rows: rows that the weights were fitted to look unlike any new ones."""
     rows = data_set.frame("train")
     basis = rows.sample(min(_BASIS_ROWS, len(rows)), random_state=settings.training.seed)
     basis_scores = engine.score(list(basis["text"]), description="drift basis")
-    held_out = pd.concat([data_set.frame("validation"), data_set.frame("test")])
-    scores = engine.score(list(held_out["text"]), description="drift reference")
     p = probabilities(scores.logits, temperature)
     kept = reference.HeldOut(
         scores.embeddings, scores.logits, list(held_out["source"]), list(held_out["id"]),

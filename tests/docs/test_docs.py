@@ -49,7 +49,9 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
 
 def targets() -> dict[str, str]:
     """What `make help` lists, with what it says."""
-    said = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     return dict(line.split(maxsplit=1) for line in said.splitlines())
 
 
@@ -78,7 +80,9 @@ def test_make_alone_lists_every_target_with_what_it_does() -> None:
     (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert set(targets()) == set(phony.split())
     assert all(targets().values())
-    alone = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    alone = subprocess.run(
+        ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert "make run" in alone or re.search(r"^\s*run\s", alone, re.MULTILINE)
 
 

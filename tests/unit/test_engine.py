@@ -22,7 +22,9 @@ def engine(request: pytest.FixtureRequest) -> Engine:
         hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=80, num_labels=3,
         hidden_act=request.param, initializer_range=0.3, type_vocab_size=2,
     )  # fmt: skip
-    return Engine(BertForSequenceClassification(config), AutoTokenizer.from_pretrained(str(get_model_path())), 64)
+    return Engine(
+        BertForSequenceClassification(config), AutoTokenizer.from_pretrained(str(get_model_path())), 64, "float32"
+    )
 
 
 def reference(engine: Engine, text: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,11 @@
-"""Which number format the products of training are computed in, and why."""
+"""Which number format the matrix products of training and scoring are computed in, and why."""
 
 from pathlib import Path
 
 import torch
 
 
-def training_dtype(device: torch.device, wanted: str) -> tuple[torch.dtype, str]:
+def product_dtype(device: torch.device, wanted: str) -> tuple[torch.dtype, str]:
     """The format that is `wanted`, and the reason.
 
     auto: bfloat16 where the hardware multiplies it, else float32, because emulated bfloat16 is the slower.
