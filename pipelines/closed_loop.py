@@ -71,6 +71,7 @@ class Loop:
 @contextlib.contextmanager
 def services(folder: Path) -> Iterator[tuple[ObjectStore, str]]:
     """The object store and MLflow, with their addresses in the environment for as long as they run."""
+    print("start the object store and MLflow ...", file=sys.stderr, flush=True)
     with object_store(folder / "store") as s3:
         before = dict(os.environ)
         os.environ.update(s3.environment)
