@@ -24,11 +24,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 run: setup ## Close the loop on this machine: train, serve, drift, retrain, recover
 	$(BIN)/everbert run
 
+# Two files at a time, in the order in which they are found (the long ones come first), with one thread each.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 test: setup ## Every test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: setup ## The tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: setup ## Style and types
 	$(BIN)/ruff check .

@@ -144,7 +144,7 @@ class DriftSettings:
     exact_window: int = setting(
         1000, "most texts that are calibrated by permutation; more are by the reference's stored null", minimum=50
     )
-    components: int = setting(320, "principal components of the embeddings that are compared", minimum=1, maximum=4096)
+    components: int = setting(192, "principal components of the embeddings that are compared", minimum=1, maximum=4096)
     permutations: int = setting(
         999, "most permutations that calibrate one test; it stops earlier when p is clear", minimum=99, maximum=100_000
     )

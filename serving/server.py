@@ -45,7 +45,10 @@ def serve(model: str, name: str, http_port: int, grpc_port: int, settings: Servi
     app.add_exception_handler(RequestValidationError, _malformed)
     if champion is not None:
         Follower(model, champion, lambda new: setattr(predictor, "classifier", new), settings.poll_seconds).start()
-    logs.event("serving", model=name, model_version=classifier.version, http_port=http_port, grpc_port=grpc_port)
+    logs.event(
+        "serving", model=name, model_version=classifier.version, http_port=http_port, grpc_port=grpc_port,
+        engine=classifier.engine.description,
+    )  # fmt: skip
     server.start([predictor])
     logs.event("stopped", model=name)
 

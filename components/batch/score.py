@@ -82,7 +82,7 @@ def score_object(store: ObjectStore, key: str, classifier: Classifier, settings:
     result = BatchResult(key, PREDICTIONS + name, scored.rows, scored.quarantined, classifier.version, embeddings)
     content = json.dumps({"etag": item.etag, "model_version": classifier.version, "result": asdict(result)}).encode()
     store.put(manifest_key, content, if_match=kept[1] if kept else None, only_if_new=kept is None)
-    logs.event("batch_scored", **asdict(result))
+    logs.event("batch_scored", **asdict(result), engine=classifier.engine.description)
     return result
 
 

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from components import logs
-from components.classifier.packed_bert import PackedBert, supports
+from components.classifier.packed_bert import PackedBert, middle_layer, supports
 from components.classifier.precision import product_dtype
 from components.classifier.text import clean
 from components.errors import ModelFolderError
@@ -34,7 +33,7 @@ class Scores:
     """What one forward pass gives for n texts."""
 
     logits: NDArray[np.float32]  # [n, classes]
-    embeddings: NDArray[np.float32]  # [n, hidden]: the [CLS] vector of the last layer
+    embeddings: NDArray[np.float32]  # [n, hidden]: the mean over the text's tokens after the middle layer
     windows: NDArray[np.int64]  # [n]: how many windows the text took
 
     @classmethod
@@ -65,7 +64,6 @@ class Engine:
             raise ModelFolderError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
         engine = cls(model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer, max_length, precision)
         engine._frozen = engine._packed()
-        engine.log()
         return engine
 
     def score(self, texts: Sequence[str], *, description: str = "") -> Scores:
@@ -101,14 +99,15 @@ class Engine:
         """The model's weights as they are now, for packed batches; None if it is no BERT classifier."""
         return PackedBert(self.model, self._dtype) if supports(self.model) else None
 
-    def log(self) -> None:
-        """Say which forward pass scores, in which number format, and why."""
+    @property
+    def description(self) -> dict[str, str]:
+        """Which forward pass scores, where, in which number format, and why; for the logs of what runs for long."""
         if supports(self.model):
-            dtype = str(self._dtype).removeprefix("torch.")
-            logs.event("engine", kind="packed", device=str(self.device), dtype=dtype, reason=self._reason)
+            kind, dtype, reason = "packed", str(self._dtype).removeprefix("torch."), self._reason
         else:
-            reason = f"no packed forward pass for {type(self.model).__name__}"
-            logs.event("engine", kind="transformers", device=str(self.device), dtype="float32", reason=reason)
+            kind, dtype = "transformers", "float32"
+            reason = f"there is no packed forward pass for {type(self.model).__name__}"
+        return {"kind": kind, "device": str(self.device), "dtype": dtype, "reason": reason}
 
     @torch.inference_mode()
     def _forward(
@@ -119,7 +118,10 @@ class Engine:
             return logits.cpu().numpy(), embeddings.cpu().numpy()
         padded = self.tokenizer.pad({"input_ids": windows}, return_tensors="pt").to(self.device)
         output = self.model(**padded, output_hidden_states=True)
-        return output.logits.float().cpu().numpy(), output.hidden_states[-1][:, 0].float().cpu().numpy()
+        hidden = output.hidden_states[middle_layer(len(output.hidden_states) - 1)].float()
+        mask = padded["attention_mask"][:, :, None]
+        means = (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+        return output.logits.float().cpu().numpy(), means.cpu().numpy()
 
 
 def _batches(lengths: list[int]) -> list[NDArray[np.int64]]:

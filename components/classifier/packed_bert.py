@@ -47,6 +47,15 @@ class _Group:
         return self.texts.stop - self.texts.start
 
 
+def middle_layer(layers: int) -> int:
+    """The layer whose output is a text's embedding; 0 is the embedding layer's.
+
+    Fine-tuning makes the last layers blind to what does not bear on the label, another topic for one; the token means
+    half-way up still tell (docs/log.md).
+    """
+    return layers // 2
+
+
 def supports(model: PreTrainedModel) -> bool:
     """Whether `PackedBert` can stand in for the model: a BERT encoder with absolute positions and a linear head."""
     config = model.config
@@ -73,21 +82,24 @@ class PackedBert:
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """([n, classes] logits, [n, hidden] [CLS] vectors of the last layer), float32, of n lists of token ids."""
+        """([n, classes] logits, [n, hidden] token means after the middle layer), float32, of n lists of token ids."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         ordered = [texts[i] for i in order]
         groups = list(_groups([len(text) for text in ordered]))
         ids = torch.tensor([token for text in ordered for token in text], device=self._device)
         positions = torch.cat([torch.arange(g.length, device=self._device).repeat(g.count) for g in groups])
         hidden = self._norm(self._words[ids] + self._positions[positions], self._embedding_norm)
-        for layer in self._layers[:-1]:
+        middle = middle_layer(len(self._layers))
+        means = _means(hidden, groups) if middle == 0 else hidden
+        for number, layer in enumerate(self._layers[:-1], start=1):
             hidden = self._feed_forward(self._attend(hidden, layer, groups), layer)
+            means = _means(hidden, groups) if number == middle else means
         first = torch.cat([torch.arange(g.tokens.start, g.tokens.stop, g.length, device=self._device) for g in groups])
         cls = self._feed_forward(self._attend_first(hidden, first, self._layers[-1], groups), self._layers[-1])
         logits = linear(torch.tanh(linear(cls.double(), *self._pooler)), *self._classifier).float()
         back = torch.empty(len(order), dtype=torch.long, device=self._device)
         back[torch.tensor(order, device=self._device)] = torch.arange(len(order), device=self._device)
-        return logits[back], cls[back]
+        return logits[back], means[back]
 
     def _attend(self, hidden: Tensor, layer: _Layer, groups: list[_Group]) -> Tensor:
         """Attention of every token over its own text, with the residual and its norm: [tokens, hidden]."""
@@ -146,6 +158,11 @@ def _affine(module: Any, dtype: torch.dtype = torch.float32) -> Affine:
 
 def _float32(weight: Tensor) -> Tensor:
     return weight.detach().float()
+
+
+def _means(hidden: Tensor, groups: list[_Group]) -> Tensor:
+    """[texts, hidden] means over each text's tokens."""
+    return torch.cat([hidden[g.tokens].view(g.count, g.length, -1).mean(dim=1) for g in groups])
 
 
 def _stack(*parts: Affine) -> Affine:

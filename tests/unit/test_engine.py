@@ -32,7 +32,8 @@ def reference(engine: Engine, text: str) -> tuple[np.ndarray, np.ndarray]:
     encoded = engine.tokenizer([text], return_tensors="pt", truncation=True, max_length=engine.max_length)
     with torch.no_grad():
         output = engine.model(**encoded, output_hidden_states=True)
-    return output.logits[0].numpy(), output.hidden_states[-1][0, 0].numpy()
+    middle = output.hidden_states[(len(output.hidden_states) - 1) // 2]
+    return output.logits[0].numpy(), middle[0].mean(dim=0).numpy()
 
 
 def test_logits_and_embeddings_are_those_of_transformers(engine: Engine) -> None:
@@ -69,6 +70,8 @@ def test_another_encoder_runs_as_transformers_has_it(tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     engine = Engine.load(tmp_path, 64)
     assert not supports(engine.model)
+    assert engine.description["kind"] == "transformers"
     scores = engine.score(TEXTS)
     assert scores.embeddings.shape == (len(TEXTS), 32)
+    np.testing.assert_allclose(scores.embeddings[3], reference(engine, TEXTS[3])[1], atol=1e-5)
     np.testing.assert_allclose(scores.logits[3], reference(engine, TEXTS[3])[0], atol=1e-5)
