@@ -78,11 +78,12 @@ def with_typos(text: str, generator: np.random.Generator) -> str:
     return "".join(garbled)
 
 
-def _settings() -> Settings:
+def split_settings() -> Settings:
+    """30 % of the rows to train on."""
     return load(None, {"data": {"test_share": 0.5, "validation_share": 0.2}})
 
 
-def _data_set(work: Path) -> "DataSet":
+def data_set_of(work: Path) -> "DataSet":
     """The movies of samples/, as prepare splits them: 30 % to train, the rest held out."""
     from components.data.data_set import DataSet
     from components.data.prepare import prepare
@@ -101,13 +102,13 @@ def _data_set(work: Path) -> "DataSet":
                     assert opened
                     path = Path(member.name)
                     writer.writerow((path.stem, opened.read().decode(), int(path.parent.name == "pos")))
-        prepare([str(source)], folder, _settings().data)
+        prepare([str(source)], folder, split_settings().data)
     return DataSet.load(folder)
 
 
 def _texts(work: Path) -> dict[str, tuple[list[str], Array]]:
     """Texts and labels by domain."""
-    data_set = _data_set(work)
+    data_set = data_set_of(work)
     frames = {split: data_set.frame(split) for split in ("train", "validation", "test")}
     texts = {"train": (list(frames["train"]["text"]), frames["train"]["label"].to_numpy())}
     held_out = [frames["validation"], frames["test"]]
@@ -134,7 +135,7 @@ def _fine_tuned(work: Path, texts: dict[str, tuple[list[str], Array]]) -> dict[s
     from components.training.train import train
 
     if not (work / "model").is_dir():
-        train(work / "movies", work / "model", _settings(), base_model=BASE)
+        train(work / "movies", work / "model", split_settings(), base_model=BASE)
     classifier = Classifier.load(work / "model")
     scored = {}
     for name, (rows, labels) in texts.items():
