@@ -66,7 +66,7 @@ class TrainingSettings:
     )
     precision: str = setting(
         "auto",
-        "number format of the products: auto takes bfloat16 where the hardware has it",
+        "number format of the products, in training and in scoring: auto takes bfloat16 where the hardware has it",
         choices=("auto", "float32", "bfloat16"),
     )
     patience: int = setting(

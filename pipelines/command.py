@@ -46,7 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _exit_code(step: Any, result: Result) -> int:
     if step is _drift and result["drifted"]:
         return DRIFTED
-    return EverbertError.exit_code if step is _replay and not result["same"] else 0
+    failed = (step is _replay and not result["same"]) or (step is _evaluate and not result["parity"]["holds"])
+    return EverbertError.exit_code if failed else 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -77,6 +78,8 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--model", required=True, metavar="MODEL_DIR", help="the model, or challenger")
     flag("--data", required=True, metavar="DIR", help="data set folder; its test split is scored")
     flag("--champion", metavar="MODEL_DIR", help="score the same rows with this model and decide")
+    help = "compare the engine's answers with transformers' on every row, not on 200; exit 1 if they differ"
+    flag("--parity", action="store_true", help=help)
     help = "Compare a CSV's texts with the model's reference; exit 3 on drift."
     flag = command("drift", _drift, help, "drift", "retrain")
     flag("--model", required=True, metavar="MODEL_DIR", help="model folder with its reference")
@@ -146,7 +149,7 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
     from components.evaluation.evaluate import evaluate
 
     settings = config.from_flags(arguments).promotion
-    result = evaluate(arguments.model, arguments.data, arguments.champion)
+    result = evaluate(arguments.model, arguments.data, arguments.champion, parity_on_all=arguments.parity)
     made = decide(result, settings, [])
     return {**result, "verdict": made.verdict, "reason": made.reason}
 

@@ -50,7 +50,8 @@ class Classifier:
     def load(cls, folder: str | Path) -> "Classifier":
         """Raises ModelFolderError if the folder is not a model, holds a pickle, or was changed."""
         description = describe(folder)
-        return cls(Engine.load(folder, description.max_length), labels_of(folder), description, Path(folder))
+        engine = Engine.load(folder, description.max_length, description.training.get("precision", "auto"))
+        return cls(engine, labels_of(folder), description, Path(folder))
 
     @property
     def version(self) -> str:

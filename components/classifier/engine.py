@@ -72,6 +72,13 @@ class Engine:
         A text longer than `max_length` tokens is cut into overlapping windows; its logits and its embedding are the
         means over them.
         """
+        return self._score(texts, self._frozen or self._packed(), description)
+
+    def reference(self, texts: Sequence[str]) -> Scores:
+        """The same by transformers itself, padded and in float32: what `score` is held to."""
+        return self._score(texts, None, "")
+
+    def _score(self, texts: Sequence[str], packed: PackedBert | None, description: str) -> Scores:
         encoded = self.tokenizer(
             [clean(text) for text in texts], truncation=True, max_length=self.max_length,
             stride=int(self.max_length * _OVERLAP), return_overflowing_tokens=True,
@@ -82,7 +89,6 @@ class Engine:
         logits = np.zeros((len(texts), classes), dtype=np.float32)
         embeddings = np.zeros((len(texts), hidden), dtype=np.float32)
         count = np.bincount(owner, minlength=len(texts))
-        packed = self._frozen or self._packed()
         with progress(description=description or "score", total=len(windows), unit="text") as bar:
             bar.disable = bar.disable or not description
             for batch in _batches([len(w) for w in windows]):

@@ -41,6 +41,7 @@ def decide(evaluation: dict[str, Any], settings: PromotionSettings, new_sources:
     empty; exact one-sided McNemar test); not worse within the margin on the golden set (the held-out rows of the old
     sources) and on every slice of it that is large enough to tell; not worse calibrated; and in the behavioural tests
     not behind. Without a champion: better than always answering the commonest label (exact binomial test).
+    Either way the answers that would be served must be those of transformers.
     """
     if evaluation["champion"] is None:
         conditions = [_beats_majority(evaluation, settings)]
@@ -51,6 +52,7 @@ def decide(evaluation: dict[str, Any], settings: PromotionSettings, new_sources:
         conditions += [_not_worse(name, part, settings) for name, part in _golden(old)]
         conditions.append(_calibrated(evaluation, settings))
         conditions += _behaves(evaluation, settings)
+    conditions += _as_the_reference(evaluation)
     failed = [c for c in conditions if not c["holds"]]
     verdict = "keep" if failed else "promote"
     return Decision(verdict, " ".join(c["finding"] for c in failed or _told(conditions)), conditions)
@@ -137,6 +139,18 @@ def _calibrated(evaluation: dict[str, Any], settings: PromotionSettings) -> Cond
         f"{'within' if holds else 'beyond'} the margin of {settings.calibration_margin}."
     )
     return {"condition": "not worse calibrated", "holds": holds, "ece": new, "finding": finding}
+
+
+def _as_the_reference(evaluation: dict[str, Any]) -> Iterable[Condition]:
+    parity = evaluation.get("parity")
+    if parity:  # records made before it was measured have none
+        finding = (
+            f"The engine ({parity['dtype']}) gives {parity['texts']} texts the logits of transformers to within "
+            f"{parity['largest_difference']:.2g}, {'within' if parity['holds'] else 'not within'} the bound of "
+            f"{parity['bound']}, and {parity['other_labels']} of them another label."
+        )
+        name = "answers as transformers"
+        yield {"condition": name, "slice": name, "holds": parity["holds"], "finding": finding}
 
 
 def _behaves(evaluation: dict[str, Any], settings: PromotionSettings) -> Iterable[Condition]:

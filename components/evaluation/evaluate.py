@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from components.classifier.classifier import Classifier
+from components.classifier.parity import parity
 from components.data.data_set import DataSet
 from components.errors import DataError
 from components.evaluation.behaviour import behaviours
@@ -16,17 +17,22 @@ from components.evaluation.bootstrap import intervals
 from components.evaluation.metrics import measure, roc_points
 from components.evaluation.slices import CHALLENGER, CHAMPION, slices
 
-_INVARIANCE_TEXTS = 200
+_SAMPLE_TEXTS = 200  # of the held-out ones, for what would take long on all of them
 _WORST_ERRORS = 20
 
 
 def evaluate(
-    challenger: str | Path, data: str | Path, champion: str | Path | None = None, split: str = "test"
+    challenger: str | Path,
+    data: str | Path,
+    champion: str | Path | None = None,
+    split: str = "test",
+    parity_on_all: bool = False,
 ) -> dict[str, Any]:
     """Metrics, intervals, behaviours and slices of the challenger and the champion; plain JSON values.
 
     `slices` holds how many rows only one of the two got right, which is what the paired tests need; `sources` are
-    those of them that are whole sources. Raises DataError if a model's labels are not the data set's.
+    those of them that are whole sources. `parity` says whether the engine answers as transformers does, on a sample of
+    the rows or on all of them. Raises DataError if a model's labels are not the data set's.
     """
     data_set = DataSet.load(data)
     rows = data_set.frame(split)
@@ -39,6 +45,10 @@ def evaluate(
             scores = classifier.score(list(rows["text"]), description=f"evaluate {role}")
             p[role] = classifier.probabilities(scores)
             result[role] = _measured(classifier, p[role], rows)
+            if role == CHALLENGER:
+                texts = list(rows["text"]) if parity_on_all else _sample(rows)
+                found = parity(classifier.engine, texts)
+                result["parity"] = asdict(found) | {"holds": found.holds}
     correct = {role: found.argmax(axis=1) == labels for role, found in p.items()}
     confidence = p.get(CHAMPION, p[CHALLENGER]).max(axis=1)
     result["slices"] = slices(rows, correct, confidence, data_set.labels)
@@ -60,7 +70,7 @@ def _measured(classifier: Classifier, p: NDArray[np.float64], rows: pd.DataFrame
     tests = behaviours(
         lambda texts: [prediction.predicted_label for prediction in classifier.predict(texts)],
         classifier.labels,
-        list(rows["text"])[:: -(-len(rows) // _INVARIANCE_TEXTS)],  # rows may be in the order of their labels
+        _sample(rows),
     )
     return measure(p, labels, classifier.labels) | {
         "intervals": intervals(p, labels),
@@ -68,6 +78,11 @@ def _measured(classifier: Classifier, p: NDArray[np.float64], rows: pd.DataFrame
         "model_version": classifier.version,
         "roc": roc_points(p, labels),
     }
+
+
+def _sample(rows: pd.DataFrame) -> list[str]:
+    """Texts from all over the rows, which may be in the order of their labels."""
+    return list(rows["text"])[:: -(-len(rows) // _SAMPLE_TEXTS)]
 
 
 def _with_accuracy(entry: dict[str, Any], correct: dict[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,15 @@ def test_equal_challengers_are_promoted_no_oftener_than_the_level() -> None:
     assert 0 < promoted <= binom.ppf(0.999, 1000, SETTINGS.level)
 
 
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_model_whose_served_answers_are_not_those_of_transformers_is_kept_back(holds: bool) -> None:
+    parity = {"texts": 200, "dtype": "bfloat16", "bound": 0.1, "largest_difference": 3.2, "other_labels": 90}
+    better = evaluation(part("old", 1500, 10, 12), part("new", 200, 40, 10)) | {"parity": parity | {"holds": holds}}
+    decision = decide(better, SETTINGS, ["new"])
+    assert decision.promoted == holds
+    assert ("3.2, not within the bound of 0.1" in decision.reason) == (not holds)
+
+
 def test_a_small_slice_vetoes_on_proof_alone_and_a_large_one_must_show_it() -> None:
     new, golden = part("new", 200, 60, 10), part("old", 3000, 30, 30)
 

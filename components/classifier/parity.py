@@ -1,0 +1,43 @@
+"""Are the engine's answers those of transformers? Asked before traffic moves to a model, and by `evaluate --parity`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.classifier.engine import Engine
+
+# Largest difference of a logit that rounding explains, by number format. Differences that matter are far larger: a
+# wrong mask, a missing layer or another activation moves logits by whole units.
+BOUNDS = {"float32": 1e-3, "bfloat16": 0.1}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What n texts showed."""
+
+    texts: int
+    dtype: str
+    bound: float
+    largest_difference: float
+    """Of any logit."""
+    other_labels: int
+    """Texts that get another label than from transformers."""
+    doubtful: int
+    """Of those, texts whose two best labels are, by transformers, within twice the bound: rounding may swap them."""
+
+    @property
+    def holds(self) -> bool:
+        return self.largest_difference <= self.bound and self.other_labels == self.doubtful
+
+
+def parity(engine: Engine, texts: Sequence[str]) -> Parity:
+    """Score the texts, at least one, both ways."""
+    logits, expected = engine.score(texts).logits, engine.reference(texts).logits
+    dtype = engine.description["dtype"]
+    bound = BOUNDS[dtype]
+    best = np.sort(expected, axis=1)
+    other = logits.argmax(axis=1) != expected.argmax(axis=1)
+    doubt = best[:, -1] - best[:, -2] <= 2 * bound
+    largest = float(np.abs(logits - expected).max())
+    return Parity(len(texts), dtype, bound, largest, int(other.sum()), int((other & doubt).sum()))
