@@ -4,7 +4,7 @@ Used by evaluation, batch, serving and drift alike, so that they agree on every 
 padding (packed_bert.py); any other encoder runs as transformers has it, and gives the same fields.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,24 @@ class Scores:
     @classmethod
     def concatenate(cls, parts: "Sequence[Scores]") -> "Scores":
         return cls(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("logits", "embeddings", "windows")))
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """n texts as the model reads them."""
+
+    windows: list[list[int]]  # token ids; a text's windows follow each other
+    owner: NDArray[np.int64]  # [windows]: the text each is of
+    counts: NDArray[np.int64]  # [n]: windows of each text, at least one
+
+    def combine(self, logits: NDArray[np.float32], embeddings: NDArray[np.float32]) -> Scores:
+        """The texts' scores from those of all windows [windows, ...]: the means over each text's own."""
+        return Scores(self._means(logits), self._means(embeddings), self.counts)
+
+    def _means(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        sums = np.zeros((len(self.counts), rows.shape[1]), dtype=np.float32)
+        np.add.at(sums, self.owner, rows)
+        return np.divide(sums, self.counts[:, None].astype(np.float32), out=sums)
 
 
 class Engine:
@@ -78,28 +96,34 @@ class Engine:
         """The same by transformers itself, padded and in float32: what `score` is held to."""
         return self._score(texts, None, "")
 
-    def _score(self, texts: Sequence[str], packed: PackedBert | None, description: str) -> Scores:
+    def encode(self, texts: Sequence[str]) -> "Encoded":
+        """`texts` cleaned and as the model reads them, in windows of at most `max_length` tokens."""
         encoded = self.tokenizer(
             [clean(text) for text in texts], truncation=True, max_length=self.max_length,
             stride=int(self.max_length * _OVERLAP), return_overflowing_tokens=True,
         )  # fmt: skip
-        windows = encoded["input_ids"]
         owner = np.asarray(encoded["overflow_to_sample_mapping"], dtype=np.int64)
-        classes, hidden = self.model.config.num_labels, self.model.config.hidden_size
-        logits = np.zeros((len(texts), classes), dtype=np.float32)
-        embeddings = np.zeros((len(texts), hidden), dtype=np.float32)
-        count = np.bincount(owner, minlength=len(texts))
-        with progress(description=description or "score", total=len(windows), unit="text") as bar:
+        return Encoded(encoded["input_ids"], owner, np.bincount(owner, minlength=len(texts)))
+
+    def forward(self, windows: Sequence[list[int]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """([windows, classes] logits, [windows, hidden] embeddings) of windows that `encode` made."""
+        return self._forward_all(windows, self._frozen or self._packed())
+
+    def _score(self, texts: Sequence[str], packed: PackedBert | None, description: str) -> Scores:
+        encoded = self.encode(texts)
+        with progress(description=description or "score", total=len(encoded.windows), unit="text") as bar:
             bar.disable = bar.disable or not description
-            for batch in _batches([len(w) for w in windows]):
-                batch_logits, batch_embeddings = self._forward([windows[i] for i in batch], packed)
-                np.add.at(logits, owner[batch], batch_logits)
-                np.add.at(embeddings, owner[batch], batch_embeddings)
-                bar.update(len(batch))
-        share = count[:, None].astype(np.float32)
-        np.divide(logits, share, out=logits)
-        np.divide(embeddings, share, out=embeddings)
-        return Scores(logits, embeddings, count)
+            return encoded.combine(*self._forward_all(encoded.windows, packed, bar.update))
+
+    def _forward_all(
+        self, windows: Sequence[list[int]], packed: PackedBert | None, done: Callable[[int], Any] = lambda _: None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        logits = np.empty((len(windows), self.model.config.num_labels), dtype=np.float32)
+        embeddings = np.empty((len(windows), self.model.config.hidden_size), dtype=np.float32)
+        for batch in _batches([len(window) for window in windows]):
+            logits[batch], embeddings[batch] = self._forward([windows[i] for i in batch], packed)
+            done(len(batch))
+        return logits, embeddings
 
     def _packed(self) -> PackedBert | None:
         """The model's weights as they are now, for packed batches; None if it is no BERT classifier."""
