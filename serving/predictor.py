@@ -3,9 +3,6 @@
 import asyncio
 import json
 import struct
-import uuid
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -17,8 +14,10 @@ from kserve.protocol.dataplane import DataPlane  # isort: skip
 
 from components.classifier.classifier import PREDICTION_COLUMNS, Classifier, Prediction
 from components.config import ServingSettings
+from serving import metrics, observation
+from serving.batcher import MicroBatcher, Scored
+from serving.content import INPUT_NAME, PROBABILITIES, Asked, asked_in_v1, asked_in_v2
 
-INPUT_NAME = "text"
 OUTPUT_DATATYPES = dict(
     zip(PREDICTION_COLUMNS, ("INT64", "BYTES", "FP64", "BOOL", "INT64", "BYTES"), strict=True)
 )  # the Open Inference Protocol's datatype of each field
@@ -29,11 +28,20 @@ class SentimentPredictor(Model):
 
     def __init__(self, name: str, classifier: Classifier, settings: ServingSettings) -> None:
         super().__init__(name)
-        self.classifier = classifier
         self._settings = settings
-        # One thread, so that requests queue for the model while the event loop still answers health checks.
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._batcher = MicroBatcher(settings.batch_tokens, settings.queue_tokens, metrics.BATCH_TOKENS.observe)
+        metrics.watch(lambda: self._batcher.waiting_tokens)
+        self.replace(classifier)
         self.ready = True
+
+    def replace(self, classifier: Classifier) -> None:
+        """Requests from now on are answered by this one."""
+        self.classifier = classifier
+        metrics.served(self.name, classifier.version)
+
+    def close(self) -> None:
+        """Answer what waits, then take no more."""
+        self._batcher.close()
 
     def get_input_types(self) -> list[dict]:
         return [{"name": INPUT_NAME, "datatype": "BYTES", "shape": [-1]}]
@@ -42,16 +50,38 @@ class SentimentPredictor(Model):
         return [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in OUTPUT_DATATYPES.items()]
 
     async def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
-        """A dict for a V1 body, an InferResponse for an InferRequest. Raises InvalidInput (400) on bad content."""
-        if isinstance(payload, InferRequest):
-            texts = texts_of_tensor(payload, self._settings)
-            return _response(self.name, payload, await self._predict(texts))
-        texts = texts_of_instances(payload, self._settings)
-        return {"predictions": [asdict(p) for p in await self._predict(texts)]}
+        """A dict for a V1 body, an InferResponse for an InferRequest.
 
-    async def _predict(self, texts: Sequence[str]) -> list[Prediction]:
-        classifier = self.classifier  # taken once: the answer to one request never mixes two versions
-        return await asyncio.get_running_loop().run_in_executor(self._worker, classifier.predict, texts)
+        Raises InvalidInput (400) on bad content, QueueFullError (429, RESOURCE_EXHAUSTED) when too much waits.
+        """
+        if isinstance(payload, InferRequest):
+            observation.current().name(payload.id)
+            answer = await self._answer(asked_in_v2(payload, self._settings))
+            return _response(self.name, payload, answer)
+        answer = await self._answer(asked_in_v1(payload, self._settings))
+        return {"predictions": _rows(answer)}
+
+    async def _answer(self, asked: Asked) -> "_Answer":
+        scored = await asyncio.wrap_future(self._batcher.submit(self.classifier, asked.texts))
+        answer = _Answer(scored, asked)
+        metrics.QUEUE.observe(scored.queue_seconds)
+        metrics.predicted(answer.predictions)
+        observation.current().fields.update(
+            texts=len(asked.texts), windows=int(scored.scores.windows.sum()), tokens=scored.tokens,
+            queue_seconds=round(scored.queue_seconds, 6), model_version=scored.classifier.version,
+        )  # fmt: skip
+        return answer
+
+
+class _Answer:
+    """The predictions of one request, and the probabilities of all classes if it asked for them [n, classes]."""
+
+    def __init__(self, scored: Scored, asked: Asked) -> None:
+        self.classes = scored.classifier.labels.names
+        self.predictions: list[Prediction] = scored.classifier.predictions(scored.scores)
+        self.probabilities: list[list[float]] | None = None
+        if asked.probabilities:
+            self.probabilities = scored.classifier.probabilities(scored.scores).round(6).tolist()
 
 
 class StrictDataPlane(DataPlane):
@@ -74,71 +104,28 @@ class StrictDataPlane(DataPlane):
         return metadata | {"versions": [self.get_model_from_registry(model_name).classifier.version]}
 
 
-def texts_of_instances(body: Any, settings: ServingSettings) -> list[str]:
-    """The texts of a V1 body: {"instances": [text or {"text": text}, ...]}. Raises InvalidInput."""
-    if isinstance(body, bytes):  # sent with a content type that is not JSON's
-        try:
-            body = json.loads(body)
-        except ValueError as error:
-            raise InvalidInput('the body is not JSON; send {"instances": [TEXT, ...]}') from error
-    if not isinstance(body, dict) or not isinstance(body.get("instances"), list):
-        raise InvalidInput('the body must be {"instances": [TEXT, ...]}: an object with a list named instances')
-    _check_count(len(body["instances"]), settings)
-    items = (i["text"] if isinstance(i, dict) and "text" in i else i for i in body["instances"])
-    return [_text(item, f"instances[{row}]", settings) for row, item in enumerate(items)]
+def _rows(answer: _Answer) -> list[dict[str, Any]]:
+    rows = [asdict(prediction) for prediction in answer.predictions]
+    if answer.probabilities is not None:
+        for row, probabilities in zip(rows, answer.probabilities, strict=True):
+            row[PROBABILITIES] = dict(zip(answer.classes, probabilities, strict=True))
+    return rows
 
 
-def texts_of_tensor(request: InferRequest, settings: ServingSettings) -> list[str]:
-    """The texts of a V2 request's only tensor: BYTES, shape [n] or [n, 1]. Raises InvalidInput."""
-    named = [tensor for tensor in request.inputs if tensor.name == INPUT_NAME]
-    chosen = request.inputs if len(request.inputs) == 1 else named
-    if len(chosen) != 1:
-        raise InvalidInput(f"send one input tensor named {INPUT_NAME!r}; found {len(request.inputs)} inputs")
-    tensor = chosen[0]
-    if tensor.datatype != "BYTES":
-        raise InvalidInput(f"input {tensor.name!r} must have the datatype BYTES, not {tensor.datatype}")
-    shape = list(tensor.shape)
-    if len(shape) not in (1, 2) or shape[1:] not in ([], [1]) or shape[0] < 0:
-        raise InvalidInput(f"input {tensor.name!r} must have the shape [n] or [n, 1], not {shape}")
-    _check_count(shape[0], settings)
-    try:
-        items = tensor.as_numpy().reshape(-1)
-    except (ValueError, TypeError, struct.error) as error:
-        raise InvalidInput(f"input {tensor.name!r}: the data do not fit the shape {shape}, or are cut short") from error
-    return [_text(item, f"input {tensor.name!r}, row {row}", settings) for row, item in enumerate(items)]
-
-
-def _check_count(count: int, settings: ServingSettings) -> None:
-    if not count:
-        raise InvalidInput("the request holds no texts; send at least one")
-    if count > settings.maximum_texts:
-        raise InvalidInput(f"the request holds {count} texts; at most {settings.maximum_texts} are taken at once")
-
-
-def _text(item: Any, where: str, settings: ServingSettings) -> str:
-    if isinstance(item, bytes):
-        try:
-            item = item.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InvalidInput(f"{where} is not UTF-8 text") from error
-    if not isinstance(item, str):
-        raise InvalidInput(f"{where} must be a text, not {type(item).__name__}")
-    if len(item) > settings.maximum_characters:
-        limit = settings.maximum_characters
-        raise InvalidInput(f"{where} has {len(item)} characters; at most {limit} are taken")
-    return item
-
-
-def _response(name: str, request: InferRequest, predictions: list[Prediction]) -> InferResponse:
+def _response(name: str, request: InferRequest, answer: _Answer) -> InferResponse:
+    count = len(answer.predictions)
     outputs = [
-        InferOutput(name=field, shape=[len(predictions)], datatype=datatype,
-                    data=[getattr(p, field) for p in predictions])
+        InferOutput(field, [count], datatype, data=[getattr(p, field) for p in answer.predictions])
         for field, datatype in OUTPUT_DATATYPES.items()
-    ]  # fmt: skip
+    ]
+    if answer.probabilities is not None:
+        flat = [value for row in answer.probabilities for value in row]
+        classes = {"classes": json.dumps(answer.classes, ensure_ascii=False)}  # parameters cannot be lists
+        outputs.append(InferOutput(PROBABILITIES, [count, len(answer.classes)], "FP64", data=flat, parameters=classes))
     return InferResponse(
-        response_id=request.id or str(uuid.uuid4()),  # without one, kserve refuses its own answer
+        response_id=request.id or observation.current().answer_id(),  # without one, kserve refuses its own answer
         model_name=name,
-        model_version=predictions[0].model_version,
+        model_version=answer.predictions[0].model_version,
         infer_outputs=outputs,
         use_binary_outputs=request.use_binary_outputs,
         requested_outputs=request.request_outputs,

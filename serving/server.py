@@ -1,28 +1,17 @@
-"""The model server: KServe's own, with Everbert's predictor, logs and checks."""
+"""The model server: a model, loaded and warm, behind KServe's protocols, with Everbert's logs."""
 
 import logging
 import os
 import socket
-from typing import Any
 
 import torch
-
-import serving.kserve_import  # noqa: F401  kserve reads sys.argv when it is imported
-
-from fastapi.exceptions import RequestValidationError  # isort: skip
-from fastapi.responses import JSONResponse  # isort: skip
-from kserve import ModelServer  # isort: skip
-from kserve.errors import InvalidInput  # isort: skip
-from kserve.model_server import app  # isort: skip
-from kserve.protocol.model_repository_extension import ModelRepositoryExtension  # isort: skip
 
 from components import logs
 from components.config import ServingSettings
 from components.errors import ResourceError
 from serving.follower import Follower, first
-from serving.predictor import SentimentPredictor, StrictDataPlane
-
-_GRACE_SECONDS = 30
+from serving.kserve_server import Server
+from serving.predictor import SentimentPredictor
 
 
 def serve(model: str, name: str, http_port: int, grpc_port: int, settings: ServingSettings) -> None:
@@ -37,30 +26,15 @@ def serve(model: str, name: str, http_port: int, grpc_port: int, settings: Servi
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     classifier, champion = first(model)
     predictor = SentimentPredictor(name, classifier, settings)
-    server = ModelServer(
-        http_port=http_port, grpc_port=grpc_port, workers=1, enable_latency_logging=False, grace_period=_GRACE_SECONDS
-    )
-    server.dataplane = StrictDataPlane(model_registry=server.registered_models)
-    server.model_repository_extension = ClosedRepository(server.registered_models)
-    app.add_exception_handler(RequestValidationError, _malformed)
     if champion is not None:
-        Follower(model, champion, lambda new: setattr(predictor, "classifier", new), settings.poll_seconds).start()
+        Follower(model, champion, predictor.replace, settings.poll_seconds).start()
     logs.event(
         "serving", model=name, model_version=classifier.version, http_port=http_port, grpc_port=grpc_port,
         engine=classifier.engine.description,
     )  # fmt: skip
-    server.start([predictor])
+    Server(http_port, grpc_port).start([predictor])
+    predictor.close()
     logs.event("stopped", model=name)
-
-
-class ClosedRepository(ModelRepositoryExtension):
-    """Refuses to load or unload a model on request (400, INVALID_ARGUMENT): anybody who reaches the port may ask."""
-
-    async def load(self, model_name: str) -> None:
-        raise InvalidInput("models are not loaded on request; the server follows the champion")
-
-    async def unload(self, model_name: str) -> None:
-        raise InvalidInput("models are not unloaded on request; stop the server instead")
 
 
 def _check_ports(*ports: int) -> None:
@@ -93,9 +67,3 @@ def _name_the_error(record: logging.LogRecord) -> bool:
         record.fields = {"error": record.exc_info[0].__name__}
         record.msg, record.args = "request failed", ()
     return True
-
-
-async def _malformed(_: Any, error: Any) -> JSONResponse:
-    first_problem = error.errors()[0]
-    where = ".".join(str(part) for part in first_problem["loc"])
-    return JSONResponse({"error": f"the request is malformed at {where}: {first_problem['msg']}"}, status_code=400)

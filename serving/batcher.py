@@ -1,0 +1,212 @@
+"""The micro-batcher: texts of concurrent requests share a forward pass.
+
+There is no timer. Whenever the model is free, whatever waits goes into one batch up to a budget of tokens, so a lone
+request starts at once and batches grow only while the model is busy. A request of more than one batch takes turns with
+the others. What waits is bounded: a request too many is refused at once, instead of making every answer late.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.classifier.classifier import Classifier
+from components.classifier.engine import Encoded, Scores
+
+_BYTES_A_TOKEN = 4  # of UTF-8, roughly, whatever the script
+
+
+class QueueFullError(Exception):
+    """Too much waits already; try again in `retry_after` seconds."""
+
+    def __init__(self, waiting: int, retry_after: int) -> None:
+        super().__init__(f"the server is busy: about {waiting} tokens wait already; try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A request's texts, all scored by `classifier`."""
+
+    classifier: Classifier
+    scores: Scores
+    tokens: int
+    queue_seconds: float  # until its first text was taken up
+
+
+@dataclass(eq=False)
+class _Request:
+    classifier: Classifier
+    texts: Sequence[str]
+    share: int  # tokens that whoever comes later has to wait for: at most one batch
+    future: "Future[Scored]" = field(default_factory=Future)
+    submitted: float = field(default_factory=time.monotonic)
+    encoded: Encoded | None = None
+    queue_seconds: float = 0.0
+    taken: int = 0  # windows that are scored, or in the batch that is being scored
+    parts: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=list)
+
+    def left(self) -> list[list[int]]:
+        """The windows that were in no batch yet. Tokenizes when first asked, which is the worker's business."""
+        if self.encoded is None:
+            self.encoded = self.classifier.engine.encode(self.texts)
+        return self.encoded.windows[self.taken :]
+
+    def take(self, windows: list[list[int]]) -> None:
+        """These are in a batch now."""
+        if not self.taken:
+            self.queue_seconds = time.monotonic() - self.submitted
+        self.taken += len(windows)
+
+    def finish(self) -> None:
+        """Hand over the scores, if that was the last part and somebody still wants them."""
+        if not self.left() and self.encoded and self.future.set_running_or_notify_cancel():
+            logits, embeddings = (np.concatenate(part) for part in zip(*self.parts, strict=True))
+            tokens = sum(len(window) for window in self.encoded.windows)
+            scores = self.encoded.combine(logits, embeddings)
+            self.future.set_result(Scored(self.classifier, scores, tokens, self.queue_seconds))
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done() and self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
+
+
+_Batch = list[tuple[_Request, list[list[int]]]]
+
+
+class MicroBatcher:
+    """One worker thread that scores what is submitted, at most `batch_tokens` at a time, with `queue_tokens` waiting.
+
+    `on_batch` is told the tokens of each batch, on the worker thread, before it is scored.
+    """
+
+    def __init__(self, batch_tokens: int, queue_tokens: int, on_batch: Callable[[int], None] = lambda tokens: None):
+        self._budget = batch_tokens
+        self._limit = queue_tokens
+        self._on_batch = on_batch
+        self._queue: deque[_Request] = deque()
+        self._waiting = 0  # tokens, estimated
+        self._closed = False
+        self._changed = threading.Condition()
+        self._scored_tokens, self._scored_seconds = 1.0, 1e-3
+        self._worker = threading.Thread(target=self._run, name="model", daemon=True)
+        self._worker.start()
+
+    @property
+    def waiting_tokens(self) -> int:
+        """About how many tokens wait, no request counting for more than one batch."""
+        return self._waiting
+
+    def submit(self, classifier: Classifier, texts: Sequence[str]) -> "Future[Scored]":
+        """Have `texts` scored by `classifier`. Cancel the future to give up. Raises QueueFullError at once.
+
+        A request is always taken when nothing waits, however large it is.
+        """
+        estimate = sum(2 + len(text.encode("utf-8", "surrogatepass")) // _BYTES_A_TOKEN for text in texts)
+        request = _Request(classifier, texts, min(estimate, self._budget))
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the batcher is closed")
+            if self._queue and self._waiting + request.share > self._limit:
+                raise QueueFullError(self._waiting, self._retry_after())
+            self._put(request)
+            self._changed.notify()
+        request.future.add_done_callback(lambda _: self._drop(request))
+        return request.future
+
+    def close(self) -> None:
+        """Score what waits, then end the worker."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._worker.join()
+
+    def _retry_after(self) -> int:
+        return math.ceil(self._waiting * self._scored_seconds / self._scored_tokens)
+
+    def _put(self, request: _Request, *, first: bool = False) -> None:
+        (self._queue.appendleft if first else self._queue.append)(request)
+        self._waiting += request.share
+
+    def _drop(self, request: _Request) -> None:
+        """Called when the request is done, which it is in the queue only if it was cancelled there."""
+        with self._changed:
+            if request in self._queue:
+                self._queue.remove(request)
+                self._waiting -= request.share
+
+    def _take(self, batch: _Batch) -> _Request | None:
+        """The next request that may join `batch`: of the same model. Waits for one if the batch is empty."""
+        with self._changed:
+            while not batch and not self._queue and not self._closed:
+                self._changed.wait()
+            if not self._queue or (batch and self._queue[0].classifier is not batch[0][0].classifier):
+                return None
+            request = self._queue.popleft()
+            self._waiting -= request.share
+            return request
+
+    def _run(self) -> None:
+        while batch := self._compose():
+            try:
+                self._score(batch)
+            except Exception as error:  # the next batch is another chance
+                for request, _ in batch:
+                    request.fail(error)
+
+    def _compose(self) -> _Batch:
+        """The next batch; empty only when the batcher is closed and nothing waits."""
+        batch: _Batch = []
+        room = self._budget
+        while request := self._take(batch):
+            try:
+                left = request.left()
+            except Exception as error:  # its own fault, not that of the batch
+                request.fail(error)
+                continue
+            fitting = left[: _fitting(left, room)]
+            if batch and len(fitting) < len(left):
+                self._put_back(request, first=True)
+                break
+            part = fitting or left[:1]
+            request.take(part)
+            batch.append((request, part))
+            room -= sum(len(window) for window in part)
+            if len(part) < len(left):
+                self._put_back(request, first=False)
+                break
+        return batch
+
+    def _put_back(self, request: _Request, *, first: bool) -> None:
+        with self._changed:
+            if not request.future.cancelled():
+                self._put(request, first=first)
+
+    def _score(self, batch: _Batch) -> None:
+        windows = [window for _, part in batch for window in part]
+        tokens = sum(len(window) for window in windows)
+        self._on_batch(tokens)
+        start = time.monotonic()
+        logits, embeddings = batch[0][0].classifier.engine.forward(windows)
+        self._scored_tokens += tokens
+        self._scored_seconds += time.monotonic() - start
+        place = 0
+        for request, part in batch:
+            request.parts.append((logits[place : place + len(part)], embeddings[place : place + len(part)]))
+            place += len(part)
+            request.finish()
+
+
+def _fitting(windows: list[list[int]], room: int) -> int:
+    """How many of the first windows have no more than `room` tokens together."""
+    for count, window in enumerate(windows):
+        room -= len(window)
+        if room < 0:
+            return count
+    return len(windows)
