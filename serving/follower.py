@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,7 +31,9 @@ def load_warm(location: str) -> Classifier:
     """
     with local_folder(location) as folder:
         classifier = Classifier.load(folder)
+        start = time.monotonic()
         classifier.predict(_WARM_UP)
+        logs.event("warmed up", model_version=classifier.version, seconds=round(time.monotonic() - start, 6))
     return classifier
 
 

@@ -14,6 +14,7 @@ REQUESTS = Counter(
     "everbert_requests", "Requests for predictions; status is HTTP's (499: the client went away) or gRPC's",
     ["protocol", "status"],
 )  # fmt: skip
+IN_FLIGHT = Gauge("everbert_requests_in_flight", "Requests that are being answered", ["protocol"])
 LATENCY = Histogram(
     "everbert_request_seconds", "From the first byte read to the last byte written", ["protocol"], buckets=_SECONDS
 )

@@ -40,6 +40,9 @@ class Observed:
     fields: dict[str, Any] = field(default_factory=dict)
     """Of its log line; never the text of a review."""
 
+    def __post_init__(self) -> None:
+        metrics.IN_FLIGHT.labels(self.protocol).inc()
+
     def name(self, wanted: str | None) -> None:
         """Adopt the id that the client gave, unless it gave another before or it cannot be carried."""
         if not self.id and wanted and _CARRIED.fullmatch(wanted):
@@ -52,6 +55,7 @@ class Observed:
     def end(self, status: str) -> None:
         """Log and count it."""
         seconds = time.monotonic() - self.start
+        metrics.IN_FLIGHT.labels(self.protocol).dec()
         metrics.REQUESTS.labels(self.protocol, status).inc()
         metrics.LATENCY.labels(self.protocol).observe(seconds)
         logs.event(
@@ -60,12 +64,12 @@ class Observed:
         )  # fmt: skip
 
 
-_current: ContextVar[Observed] = ContextVar("observed")
+_current: ContextVar[Observed | None] = ContextVar("observed", default=None)
 
 
 def current() -> Observed:
     """The request that the running handler answers."""
-    return _current.get(Observed("none"))
+    return _current.get(None) or Observed("none")
 
 
 class ObservedHttp:

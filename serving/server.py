@@ -3,8 +3,10 @@
 import logging
 import os
 import socket
+import warnings
 
 import torch
+from fastapi.exceptions import FastAPIDeprecationWarning
 
 from components import logs
 from components.config import ServingSettings
@@ -52,8 +54,10 @@ def _check_ports(*ports: int) -> None:
 
 
 def _quiet() -> None:
-    """kserve's and uvicorn's warnings go to Everbert's log; their access and latency lines go nowhere."""
-    for name in ("kserve", "kserve.trace", "uvicorn", "uvicorn.error", "uvicorn.access"):
+    """What libraries warn of goes to Everbert's log; kserve's and uvicorn's access and latency lines go nowhere."""
+    warnings.filterwarnings("ignore", category=FastAPIDeprecationWarning)  # of what kserve does
+    logging.captureWarnings(True)
+    for name in ("kserve", "kserve.trace", "uvicorn", "uvicorn.error", "uvicorn.access", "py.warnings"):
         logger = logging.getLogger(name)
         logger.handlers[:] = logging.getLogger("everbert").handlers
         logger.setLevel(logging.WARNING)

@@ -49,17 +49,18 @@ class Server:
         return f"127.0.0.1:{self.grpc_port}"
 
 
-def write_model(folder: Path, seed: int) -> Path:
+def write_model(folder: Path, seed: int, *, hidden: int = 32, layers: int = 2) -> Path:
     """A sealed model folder: a small BERT with random weights that depend on `seed`."""
     torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(str(get_model_path()))
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        vocab_size=len(tokenizer), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4,
+        intermediate_size=2 * hidden,
         id2label={0: "Negative", 1: "Positive"}, label2id={"Negative": 0, "Positive": 1}, initializer_range=0.5,
     )  # fmt: skip
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    np.savez(folder / REFERENCE, embeddings=np.zeros((2, 32), dtype=np.float32))
+    np.savez(folder / REFERENCE, embeddings=np.zeros((2, hidden), dtype=np.float32))
     seal(folder, ModelDescription(1.5, 0.7, 64, "none", "random", "", {"seed": seed}, {}, []))
     return folder
 
@@ -88,6 +89,13 @@ def running(model: str, log: Path, settings: str = '{"threads": 1}') -> Iterator
     finally:
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(30)
+
+
+def scrape(server: Server) -> dict[str, float]:
+    """Everbert's metrics: name and labels, as Prometheus writes them -> value."""
+    text = requests.get(f"{server.url}/metrics", timeout=10).text
+    lines = (line.rpartition(" ") for line in text.splitlines() if line.startswith("everbert_"))
+    return {name: float(value) for name, _, value in lines}
 
 
 def is_ready(server: Server) -> bool:

@@ -210,8 +210,8 @@ def test_nobody_loads_or_unloads_a_model_by_request(server: Server, action: str)
 
 
 def test_every_log_line_is_json(server: Server) -> None:
-    lines = server.log.read_text().splitlines()
-    assert any(json.loads(line)["event"] == "serving" for line in lines)
+    events = [json.loads(line)["event"] for line in server.log.read_text().splitlines()]
+    assert "serving" in events
 
 
 def test_a_taken_port_is_named_before_the_model_is_loaded(tmp_path: Path) -> None:

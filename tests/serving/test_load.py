@@ -1,0 +1,161 @@
+"""The real server under load: overload refused, the lost given up, nothing lost when it stops, warm when it starts."""
+
+import json
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import requests
+from server_process import Server, free_port, running, scrape, start, wait_until, write_model
+
+import serving.kserve_import  # noqa: F401  kserve reads sys.argv when it is imported
+
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb  # isort: skip
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub  # isort: skip
+
+from components.classifier.classifier import Classifier
+from serving.client import predict_grpc, predict_v1, predict_v2
+
+pytestmark = pytest.mark.slow
+
+LONG = "word " * 300  # seven windows of 64 tokens
+SETTINGS = '{"threads": 1, "batch_tokens": 256, "queue_tokens": 1024}'
+
+
+@pytest.fixture(scope="module")
+def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As wide as MiniLM: a batch takes tens of milliseconds."""
+    return write_model(tmp_path_factory.mktemp("slow_model"), seed=5, hidden=384, layers=6)
+
+
+@pytest.fixture
+def server(slow_model: Path, tmp_path: Path) -> Iterator[Server]:
+    with running(str(slow_model), tmp_path / "log", SETTINGS) as started:
+        yield started
+
+
+def post(server: Server, texts: list[str], timeout: float = 60) -> requests.Response:
+    url = f"{server.url}/v1/models/sentiment:predict"
+    return requests.post(url, json={"instances": texts}, timeout=timeout)
+
+
+def at_once(count: int, ask: Callable[[int], Any]) -> list[Any]:
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(ask, range(count)))
+
+
+def test_too_many_requests_are_refused_and_the_rest_answered(server: Server, slow_model: Path) -> None:
+    answers = at_once(40, lambda _: post(server, [LONG]))
+    refused = [answer for answer in answers if answer.status_code == 429]
+    answered = [answer for answer in answers if answer.status_code == 200]
+    assert len(refused) + len(answered) == 40
+    assert len(answered) >= 4
+    assert len(refused) >= 10
+    for answer in refused:
+        assert 1 <= int(answer.headers["Retry-After"]) < 60
+        assert "try again in" in answer.json()["error"]
+    expected = Classifier.load(slow_model).predict([LONG])[0]
+    assert {a.json()["predictions"][0]["predicted_label"] for a in answered} == {expected.predicted_label}
+    assert scrape(server)['everbert_requests_total{protocol="v1",status="429"}'] == len(refused)
+    assert post(server, ["good"]).status_code == 200
+
+
+def test_grpc_refuses_by_resource_exhausted(server: Server) -> None:
+    contents = pb.InferTensorContents(bytes_contents=[LONG.encode()])
+    tensor = pb.ModelInferRequest.InferInputTensor(name="text", shape=[1], datatype="BYTES", contents=contents)
+    request = pb.ModelInferRequest(model_name="sentiment", inputs=[tensor])
+    with grpc.insecure_channel(server.address) as channel:
+        infer = GRPCInferenceServiceStub(channel).ModelInfer
+        errors = [call.exception(60) for call in [infer.future(request) for _ in range(40)]]
+    refused = [error for error in errors if error is not None]
+    assert {error.code() for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert 10 <= len(refused) <= 36
+    assert all(1 <= int(dict(error.trailing_metadata())["retry-after"]) < 60 for error in refused)
+    assert len(predict_grpc(server.address, "sentiment", ["good"])) == 1
+
+
+def abandon_http(server: Server, texts: list[str]) -> None:
+    with pytest.raises(requests.ReadTimeout):
+        post(server, texts, timeout=0.3)
+
+
+def abandon_grpc(server: Server, texts: list[str]) -> None:
+    contents = pb.InferTensorContents(bytes_contents=[text.encode() for text in texts])
+    shape = [len(texts)]
+    tensor = pb.ModelInferRequest.InferInputTensor(name="text", shape=shape, datatype="BYTES", contents=contents)
+    with grpc.insecure_channel(server.address) as channel:
+        request = pb.ModelInferRequest(model_name="sentiment", inputs=[tensor])
+        call = GRPCInferenceServiceStub(channel).ModelInfer.future(request)
+        time.sleep(0.3)
+        call.cancel()
+
+
+@pytest.mark.parametrize(
+    ("abandon", "status"),
+    [(abandon_http, 'protocol="v1",status="499"'), (abandon_grpc, 'protocol="grpc",status="CANCELLED"')],
+)
+def test_what_the_client_gave_up_is_not_computed(
+    server: Server, slow_model: Path, abandon: Callable[[Server, list[str]], None], status: str
+) -> None:
+    texts = [LONG] * 100
+    whole = sum(len(window) for window in Classifier.load(slow_model).engine.encode(texts).windows)
+    abandon(server, texts)
+    wait_until(lambda: f"everbert_requests_total{{{status}}}" in scrape(server), 10)
+    assert len(predict_v1(server.url, "sentiment", ["good"])) == 1
+    found = scrape(server)
+    assert 0 < found["everbert_batch_tokens_sum"] < whole / 2
+    assert found["everbert_waiting_tokens"] == 0
+    assert found["everbert_texts_total"] == 1
+
+
+def in_flight(server: Server) -> float:
+    return sum(value for name, value in scrape(server).items() if name.startswith("everbert_requests_in_flight"))
+
+
+def test_sigterm_answers_what_is_in_flight(slow_model: Path, tmp_path: Path) -> None:
+    texts = [LONG, "a fine film", LONG]
+    expected = [p.predicted_label for p in Classifier.load(slow_model).predict(texts)]
+    settings = '{"threads": 1, "batch_tokens": 256}'
+    with running(str(slow_model), tmp_path / "log", settings) as server, ThreadPoolExecutor(12) as pool:
+        asked: list[Future] = []
+        for _ in range(4):
+            asked.append(pool.submit(predict_v1, server.url, "sentiment", texts))
+            asked.append(pool.submit(predict_v2, server.url, "sentiment", texts))
+            asked.append(pool.submit(predict_grpc, server.address, "sentiment", texts))
+        wait_until(lambda: in_flight(server) == 12, 20)
+        server.process.send_signal(signal.SIGTERM)
+        for future in asked:
+            assert [p.predicted_label for p in future.result(60)] == expected
+        with pytest.raises(requests.ConnectionError):
+            post(server, ["good"])
+        assert server.process.wait(20) == 0
+    statuses = [line["status"] for line in log_of(server) if line["event"] == "request"]
+    assert sorted(statuses) == ["200"] * 8 + ["OK"] * 4
+    assert log_of(server)[-1]["event"] == "stopped"
+
+
+def log_of(server: Server) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in server.log.read_text().splitlines()]
+
+
+def test_nothing_listens_before_the_model_is_warm(slow_model: Path, tmp_path: Path) -> None:
+    ports, log = (free_port(), free_port()), tmp_path / "log"
+    process = start(str(slow_model), *ports, SETTINGS, log)
+    try:
+        wait_until(lambda: any(listens(port) for port in ports) or process.poll() is not None, 60)
+        warmed = [json.loads(line) for line in log.read_text().splitlines() if '"warmed up"' in line]
+        assert warmed[0]["seconds"] > 0
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
