@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from components import config, logs
+from components.backtest.policies import COMPARED, POLICIES
 from components.errors import EverbertError, InputError
 
 DRIFTED = 3  # exit code of `everbert drift` when it finds drift
@@ -120,6 +121,19 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--domain", choices=("products", "tweets", "news"), default="tweets", help="what the reviews turn into")
     flag("--keep", action="store_true", help="leave server, MLflow and object store up, and print their addresses")
     flag("--work-dir", default=".everbert", metavar="DIR", help="where everything goes (default: %(default)s)")
+    help = "Replay a labelled history through retrain policies, and compare what they come to."
+    flag = command("backtest", _backtest, help, *run_sections[:-1])
+    flag("--stream", nargs="+", required=True, metavar="CSV", help="files in the order of time; the first trains")
+    flag("--output", required=True, metavar="DIR", help="folder for backtest.html and backtest.json")
+    help = f"some of {', '.join(POLICIES)} (default: {','.join(COMPARED)})"
+    flag("--policies", default=",".join(COMPARED), metavar="NAMES", help=help)
+    flag("--window", type=int, default=500, metavar="ROWS", help="rows that come in together (default: %(default)s)")
+    flag("--hours", type=float, default=24, metavar="H", help="from one window to the next (default: %(default)s)")
+    flag("--every", type=int, default=4, metavar="K", help="windows between scheduled retrains (default: %(default)s)")
+    help = "share of each file that only measures (default: %(default)s)"
+    flag("--held-out", type=float, default=0.2, metavar="SHARE", help=help)
+    flag("--base-model", default=_BASE_MODEL, metavar="DIR_OR_HUB_ID", help="pre-trained BERT (default: %(default)s)")
+    flag("--work-dir", default=".everbert", metavar="DIR", help="where models live meanwhile (default: %(default)s)")
     flag = command("compile", _compile, "Write the KFP pipeline as YAML.")
     flag("--output", metavar="YAML", help="file to write (default: pipelines/continuous_training.yaml)")
     return parser
@@ -239,6 +253,19 @@ def _run(arguments: argparse.Namespace) -> None:
         print(json.dumps(result, ensure_ascii=False) if arguments.json else as_text(result), flush=True)
         if arguments.keep:
             closed_loop.stay(loop)
+
+
+def _backtest(arguments: argparse.Namespace) -> None:
+    from components.backtest.policies import named
+    from pipelines.backtest import run
+    from pipelines.backtest_report import as_text
+
+    result = run(
+        arguments.stream, named(arguments.policies.split(",")), config.from_flags(arguments), Path(arguments.output),
+        Path(arguments.work_dir), base_model=arguments.base_model, window=arguments.window,
+        held_out=arguments.held_out, every=arguments.every, hours=arguments.hours,
+    )  # fmt: skip
+    print(json.dumps(result, ensure_ascii=False) if arguments.json else as_text(result))
 
 
 def _compile(arguments: argparse.Namespace) -> Result:

@@ -1,10 +1,10 @@
 """What a check measures, from kept rows and the model's reference alone; so a replay measures the same again."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,17 @@ from components.config import DriftSettings
 from components.drift.detection import DriftResult, detect
 from components.drift.harm import Harm, assess
 from components.drift.reference import DriftReference
-from components.drift.state import Window
-from components.drift.stream import KeptRows, Parts, Rows
+from components.drift.state import Part, Window
+from components.drift.stream import Parts, Rows
 from components.errors import DataError, ModelFolderError
 from components.files import sha256_of
+
+
+class KeepsRows(Protocol):
+    """Where the rows of a stream lie: in the object store (stream.KeptRows), or in a back-test's memory."""
+
+    def read(self, parts: Iterable[Part]) -> Rows:
+        """The rows of at least one part. Raises DataError if they are gone."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Tested:
     result: DriftResult
 
 
-def measure_window(kept: KeptRows, parts: Parts, measure: Measure, settings: DriftSettings) -> Tested:
+def measure_window(kept: KeepsRows, parts: Parts, measure: Measure, settings: DriftSettings) -> Tested:
     rows = kept.read(parts)
     result = detect(measure.reference, rows.embeddings, rows.logits, settings)
     return Tested(Window(parts, len(rows.where), result.p_value), result)
@@ -85,7 +92,7 @@ class Judged:
 
 
 def judge(
-    kept: KeptRows,
+    kept: KeepsRows,
     windows: Sequence[Parts],
     labels_of: Callable[[Rows], NDArray[np.int64]],
     measure: Measure,
