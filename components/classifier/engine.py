@@ -127,7 +127,8 @@ class Engine:
 
     def _packed(self) -> PackedBert | None:
         """The model's weights as they are now, for packed batches; None if it is no BERT classifier."""
-        return PackedBert(self.model, self._dtype) if supports(self.model) else None
+        with torch.inference_mode():
+            return PackedBert(self.model, self._dtype) if supports(self.model) else None
 
     @property
     def description(self) -> dict[str, str]:

@@ -7,6 +7,9 @@ The matrix products of the encoder, nearly all of the work, are computed in one 
 its norms stay in float32, which halves the rounding error of bfloat16 at no cost. In float32 the numbers are those of
 the transformers model, up to rounding. The head is computed in float64: its few products are then as good as
 independent of what else is in the batch, and in bfloat16 so are the others.
+
+Training takes the same pass. It drops out hidden values as transformers does, but no attention weights: no fast
+attention kernel for a CPU can.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import layer_norm, linear, scaled_dot_product_attention
+from torch.nn.functional import dropout, embedding, layer_norm, linear, scaled_dot_product_attention
 from transformers import BertForSequenceClassification, PreTrainedModel
 from transformers.activations import ACT2FN
 
@@ -64,9 +67,16 @@ def supports(model: PreTrainedModel) -> bool:
 
 
 class PackedBert:
-    """The weights of a BERT classifier as they are at the time, products in `dtype`, ready for packed batches."""
+    """The weights of a BERT classifier as they are at the time, products in `dtype`, ready for packed batches.
+
+    Gradients flow back to the model's parameters unless the call is in `torch.inference_mode`. A model in training
+    mode drops out what it is set to.
+    """
 
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        config = model.config
+        self._dropout = config.hidden_dropout_prob if model.training else 0.0
+        self._head_dropout = model.dropout.p if model.training else 0.0
         self._heads = model.config.num_attention_heads
         self._epsilon = model.config.layer_norm_eps
         self._activation = ACT2FN[model.config.hidden_act]
@@ -80,7 +90,6 @@ class PackedBert:
         self._pooler = _affine(model.bert.pooler.dense, torch.float64)
         self._classifier = _affine(model.classifier, torch.float64)
 
-    @torch.inference_mode()
     def __call__(self, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """([n, classes] logits, [n, hidden] token means after the middle layer), float32, of n lists of token ids."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
@@ -88,7 +97,8 @@ class PackedBert:
         groups = list(_groups([len(text) for text in ordered]))
         ids = torch.tensor([token for text in ordered for token in text], device=self._device)
         positions = torch.cat([torch.arange(g.length, device=self._device).repeat(g.count) for g in groups])
-        hidden = self._norm(self._words[ids] + self._positions[positions], self._embedding_norm)
+        hidden = self._norm(embedding(ids, self._words) + embedding(positions, self._positions), self._embedding_norm)
+        hidden = self._drop(hidden)
         middle = middle_layer(len(self._layers))
         means = _means(hidden, groups) if middle == 0 else hidden
         for number, layer in enumerate(self._layers[:-1], start=1):
@@ -96,7 +106,8 @@ class PackedBert:
             means = _means(hidden, groups) if number == middle else means
         first = torch.cat([torch.arange(g.tokens.start, g.tokens.stop, g.length, device=self._device) for g in groups])
         cls = self._feed_forward(self._attend_first(hidden, first, self._layers[-1], groups), self._layers[-1])
-        logits = linear(torch.tanh(linear(cls.double(), *self._pooler)), *self._classifier).float()
+        pooled = dropout(torch.tanh(linear(cls.double(), *self._pooler)), self._head_dropout, self._head_dropout > 0)
+        logits = linear(pooled, *self._classifier).float()
         back = torch.empty(len(order), dtype=torch.long, device=self._device)
         back[torch.tensor(order, device=self._device)] = torch.arange(len(order), device=self._device)
         return logits[back], means[back]
@@ -104,23 +115,25 @@ class PackedBert:
     def _attend(self, hidden: Tensor, layer: _Layer, groups: list[_Group]) -> Tensor:
         """Attention of every token over its own text, with the residual and its norm: [tokens, hidden]."""
         projected = linear(hidden.to(self._dtype), *layer.query_key_value)
-        context = torch.empty(hidden.shape, dtype=self._dtype, device=self._device)
+        attended = []
         for group in groups:
             query, key, value = self._by_head(projected[group.tokens], group, 3)
-            attended = scaled_dot_product_attention(query, key, value)
-            context[group.tokens] = attended.transpose(1, 2).reshape(-1, hidden.shape[1])
-        return self._norm(hidden + linear(context, *layer.attention_output), layer.attention_norm)
+            found = _attention(query, key, value)
+            attended.append(found.transpose(1, 2).reshape(-1, hidden.shape[1]))
+        mixed = self._drop(linear(torch.cat(attended), *layer.attention_output))
+        return self._norm(hidden + mixed, layer.attention_norm)
 
     def _attend_first(self, hidden: Tensor, first: Tensor, layer: _Layer, groups: list[_Group]) -> Tensor:
         """The same for the rows `first` alone, one for each text: [texts, hidden]."""
-        cls, products = hidden[first], hidden.to(self._dtype)
-        queries, projected = linear(products[first], *layer.query), linear(products, *layer.key_value)
-        context = torch.empty(cls.shape, dtype=self._dtype, device=self._device)
+        cls, products = hidden.index_select(0, first), hidden.to(self._dtype)
+        queries, projected = linear(products.index_select(0, first), *layer.query), linear(products, *layer.key_value)
+        attended = []
         for group in groups:
             key, value = self._by_head(projected[group.tokens], group, 2)
             query = queries[group.texts].view(group.count, 1, self._heads, -1).transpose(1, 2)
-            context[group.texts] = scaled_dot_product_attention(query, key, value).reshape(group.count, -1)
-        return self._norm(cls + linear(context, *layer.attention_output), layer.attention_norm)
+            attended.append(_attention(query, key, value).reshape(group.count, -1))
+        mixed = self._drop(linear(torch.cat(attended), *layer.attention_output))
+        return self._norm(cls + mixed, layer.attention_norm)
 
     def _by_head(self, projected: Tensor, group: _Group, parts: int) -> tuple[Tensor, ...]:
         """[count * length, parts * hidden] as `parts` views of [count, heads, length, hidden / heads]."""
@@ -129,7 +142,10 @@ class PackedBert:
 
     def _feed_forward(self, hidden: Tensor, layer: _Layer) -> Tensor:
         inner = self._activation(linear(hidden.to(self._dtype), *layer.intermediate))
-        return self._norm(hidden + linear(inner, *layer.output), layer.output_norm)
+        return self._norm(hidden + self._drop(linear(inner, *layer.output)), layer.output_norm)
+
+    def _drop(self, values: Tensor) -> Tensor:
+        return dropout(values, self._dropout) if self._dropout else values
 
     def _norm(self, hidden: Tensor, affine: Affine) -> Tensor:
         return layer_norm(hidden, (hidden.shape[1],), *affine, self._epsilon)
@@ -152,12 +168,20 @@ class PackedBert:
         return _affine(module, self._dtype)
 
 
+def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """[texts, heads, length, hidden / heads]; where gradients will flow, in float32 on a CPU, whose bfloat16 kernel
+    takes two to four times as long backwards (docs/log.md)."""
+    if query.requires_grad and query.device.type == "cpu":
+        return scaled_dot_product_attention(query.float(), key.float(), value.float()).to(query.dtype)
+    return scaled_dot_product_attention(query, key, value)
+
+
 def _affine(module: Any, dtype: torch.dtype = torch.float32) -> Affine:
-    return module.weight.detach().to(dtype), module.bias.detach().to(dtype)
+    return module.weight.to(dtype), module.bias.to(dtype)
 
 
 def _float32(weight: Tensor) -> Tensor:
-    return weight.detach().float()
+    return weight.float()
 
 
 def _means(hidden: Tensor, groups: list[_Group]) -> Tensor:

