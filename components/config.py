@@ -197,9 +197,13 @@ class ServingSettings:
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """batch: score the CSV files of an S3 prefix."""
+    """batch: score the CSV and Parquet files of an S3 prefix."""
 
     chunk_rows: int = setting(2048, "rows read, scored and written at a time", minimum=1)
+    predictions_format: str = setting(
+        "same", "what predictions are written as; same: as their input", choices=("same", "csv", "parquet")
+    )
+    poll_seconds: float = setting(10.0, "seconds between two looks at what has come in", minimum=0.1)
     embedding_rows: int = setting(10_000, "most embeddings kept for each file for the drift check", minimum=0)
 
 

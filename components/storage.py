@@ -6,11 +6,11 @@ AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION.
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -37,6 +37,7 @@ _REFUSED = {
     "InvalidToken",
 }
 _MISSING = {"NoSuchKey", "404", "NotFound"}
+PART_BYTES = 32 << 20  # S3 takes at most 10,000 parts of an object
 _CONFLICT = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 
 
@@ -124,15 +125,54 @@ class ObjectStore:
         `if_match` writes only over the version with that tag, `only_if_new` only where nothing is: otherwise
         ConflictError, and the object is untouched.
         """
-        condition: dict[str, Any] = {"IfMatch": if_match} if if_match else {"IfNoneMatch": "*"} if only_if_new else {}
+        with self._errors(key, conflict=bool(if_match or only_if_new)):
+            where = {"Bucket": self.bucket, "Key": key}
+            answer = self._client.put_object(Body=content, **where, **_condition(if_match, only_if_new))
+            return str(answer["ETag"]).strip('"')
+
+    def publish(
+        self,
+        path: str | Path,
+        key: str,
+        metadata: dict[str, str],
+        *,
+        if_match: str | None = None,
+        only_if_new: bool = False,
+    ) -> None:
+        """Upload a file of any size with `metadata` (ASCII), under the same conditions as `put`."""
+        where = {"Bucket": self.bucket, "Key": key}
+        condition = _condition(if_match, only_if_new)
+        with self._errors(key, conflict=bool(condition)), open(path, "rb") as file:
+            if os.path.getsize(path) <= PART_BYTES:
+                self._client.put_object(Body=file, Metadata=metadata, **where, **condition)
+                return
+            upload = self._client.create_multipart_upload(Metadata=metadata, **where)["UploadId"]
+            try:
+                parts = [
+                    {"PartNumber": n, "ETag": self._upload_part(where, upload, n, content)}
+                    for n, content in enumerate(iter(lambda: file.read(PART_BYTES), b""), 1)
+                ]
+                self._client.complete_multipart_upload(
+                    UploadId=upload, MultipartUpload={"Parts": parts}, **where, **condition
+                )
+            except BaseException:
+                with contextlib.suppress(ClientError, BotoCoreError):
+                    self._client.abort_multipart_upload(UploadId=upload, **where)
+                raise
+
+    def _upload_part(self, where: dict[str, str], upload: str, number: int, content: bytes) -> str:
+        return str(self._client.upload_part(UploadId=upload, PartNumber=number, Body=content, **where)["ETag"])
+
+    def metadata(self, key: str) -> tuple[dict[str, str], str] | None:
+        """(what `publish` was given with the object, entity tag), or None if there is no such object."""
         with self._errors(key):
             try:
-                answer = self._client.put_object(Bucket=self.bucket, Key=key, Body=content, **condition)
+                answer = self._client.head_object(Bucket=self.bucket, Key=key)
             except ClientError as error:
-                if condition and _code(error) in _CONFLICT | _MISSING:
-                    raise ConflictError(f"{self.uri(key)} was written by somebody else") from error
+                if _code(error) in _MISSING:
+                    return None
                 raise
-            return answer["ETag"].strip('"')
+            return answer["Metadata"], answer["ETag"].strip('"')
 
     def delete(self, key: str) -> None:
         """Remove an object; no error if there is none."""
@@ -153,6 +193,13 @@ class ObjectStore:
                 if _code(error) in _MISSING:
                     raise StorageError(f"there is no object {self.uri(key)}") from error
                 raise
+
+    def download_version(self, key: str, etag: str, path: str | Path) -> None:
+        """Download the version of an object that has that entity tag; ConflictError if the object has another now."""
+        with self._errors(key, conflict=True):
+            answer = self._client.get_object(Bucket=self.bucket, Key=key, IfMatch=f'"{etag}"')
+            with open(path, "wb") as file:
+                shutil.copyfileobj(answer["Body"], file, 1 << 20)
 
     def upload_folder(self, folder: str | Path, prefix: str) -> None:
         """Upload every file below `folder` to the same relative key under `prefix`."""
@@ -175,7 +222,8 @@ class ObjectStore:
             raise StorageError(f"there is nothing under {self.uri(prefix)}")
 
     @contextlib.contextmanager
-    def _errors(self, key: str = "") -> Iterator[None]:
+    def _errors(self, key: str = "", *, conflict: bool = False) -> Iterator[None]:
+        """Every error as a StorageError; with `conflict`, a condition that does not hold as a ConflictError."""
         try:
             yield
         except (NoCredentialsError, PartialCredentialsError) as error:
@@ -188,6 +236,8 @@ class ObjectStore:
             ) from error
         except ClientError as error:
             code = _code(error)
+            if conflict and code in _CONFLICT | _MISSING:
+                raise ConflictError(f"{self.uri(key)} was written by somebody else") from error
             if code in _REFUSED:
                 raise StorageError(
                     f"the object store {self.endpoint} refused the credentials for {self.uri(key)} ({code}): "
@@ -217,6 +267,10 @@ def local_folder(location: str | Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="everbert-") as folder:
         ObjectStore(bucket).download_folder(prefix, folder)
         yield Path(folder)
+
+
+def _condition(if_match: str | None, only_if_new: bool) -> dict[str, str]:
+    return {"IfMatch": if_match} if if_match else {"IfNoneMatch": "*"} if only_if_new else {}
 
 
 def _code(error: ClientError) -> str:

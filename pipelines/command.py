@@ -107,9 +107,11 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--text", metavar="T", help="one text")
     flag("--input", metavar="CSV", help="file with a text column")
     flag("--output", metavar="CSV", help="the same columns and the predictions")
-    flag = command("batch", _batch, "Score every CSV file under incoming/ of a bucket.", "batch")
+    help = "Score every CSV and Parquet file under incoming/ of a bucket, and what comes in, until Ctrl-C."
+    flag = command("batch", _batch, help, "batch")
     flag("--model", required=True, metavar="MODEL_DIR", help="model folder")
     flag("--bucket", required=True, metavar="s3://B", help="bucket with incoming/")
+    flag("--once", action="store_true", help="score what is there, and end")
     flag = command("serve", _serve, "Serve a model over V1, V2 and gRPC with KServe.", "serving")
     flag("--model", required=True, metavar="MODEL_DIR", help="model folder, or s3://BUCKET/models/NAME to follow")
     flag("--name", default="sentiment", metavar="NAME", help="name in the addresses (default: %(default)s)")
@@ -225,13 +227,15 @@ def _predict(arguments: argparse.Namespace) -> Result:
 def _batch(arguments: argparse.Namespace) -> Result:
     from dataclasses import asdict
 
-    from components.batch.score import score_prefix
+    from components.batch.prefix import score_prefix, watch
     from components.classifier.classifier import Classifier
     from components.storage import ObjectStore, split_uri
 
     store = ObjectStore(split_uri(arguments.bucket)[0])
-    done = score_prefix(store, Classifier.load(arguments.model), config.from_flags(arguments).batch)
-    return {"objects": [asdict(result) for result in done]}
+    classifier, settings = Classifier.load(arguments.model), config.from_flags(arguments).batch
+    if not arguments.once:
+        return asdict(watch(store, classifier, settings))
+    return {"objects": [asdict(result) for result in score_prefix(store, classifier, settings)]}
 
 
 def _serve(arguments: argparse.Namespace) -> Result:

@@ -65,45 +65,77 @@ def extended(digest: str, text: str) -> str:
     return hashlib.blake2b((digest + text).encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
-class ScoreSample:
-    """At most `size` rows, every row seen so far equally likely: those with the smallest of random keys.
+class Draw:
+    """Which rows are kept: at most `size`, those with the smallest of random keys, one a row.
 
-    The sample of a file that has grown holds the same of the old rows, less those that had to make room.
+    Keys depend on a row's number alone. So the sample of a file that has grown holds the same of the old rows, less
+    those that had to make room; and a run that goes on where another died draws alike.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._random = np.random.default_rng(_SEED)
-        self._keys: NDArray[np.float64] = np.zeros(0)
-        self._columns: dict[str, NDArray] = {}
+        self._smallest: NDArray[np.float64] = np.zeros(0)
         self._seen = 0
         self._digest = ""
 
-    def add(self, scores: Scores, texts: Sequence[str]) -> None:
-        """The scores of the next rows of the file, and their texts."""
-        n = len(texts)
-        rows = np.arange(self._seen, self._seen + n)
-        new: dict[str, NDArray] = {"rows": rows, "embeddings": scores.embeddings, "logits": scores.logits}
-        new["digests"] = np.array([self._digest_with(text) for text in texts], dtype=f"S{2 * _DIGEST_BYTES}")
-        keys = np.concatenate([self._keys, self._random.random(n)])
-        joined = {k: np.concatenate([self._columns[k], v]) for k, v in new.items()} if self._columns else new
-        kept = np.sort(np.argsort(keys, kind="stable")[: self._size])  # in the order of the file
-        self._keys = keys[kept]
-        self._columns = {name: column[kept] for name, column in joined.items()}
-        self._seen += n
+    def next(self, texts: Sequence[str]) -> "Drawn":
+        """Which of the file's next rows are kept, unless later ones push them out."""
+        keys = self._random.random(len(texts))
+        self._smallest = np.sort(np.concatenate([self._smallest, keys]))[: self._size]
+        full = len(self._smallest) == self._size
+        limit = np.inf if not full else self._smallest[-1] if self._size else -1
+        places = np.flatnonzero(keys <= limit)
+        digests = np.array([self._digest_with(text) for text in texts], dtype=f"S{2 * _DIGEST_BYTES}")
+        rows = self._seen + places
+        self._seen += len(texts)
+        return Drawn(places, keys[places], rows, digests[places])
+
+    def _digest_with(self, text: str) -> str:
+        self._digest = extended(self._digest, text)
+        return self._digest
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The drawn ones of a chunk of rows: their places in it, and what is known of them before they are scored."""
+
+    places: NDArray[np.int64]
+    keys: NDArray[np.float64]
+    rows: NDArray[np.int64]
+    digests: NDArray[np.bytes_]
+
+    def columns(self, scores: Scores) -> dict[str, NDArray]:
+        """With what the model made of them; `scores` are the chunk's."""
+        of_scores = {"embeddings": scores.embeddings[self.places], "logits": scores.logits[self.places]}
+        return {"keys": self.keys, "rows": self.rows, "digests": self.digests, **of_scores}
+
+
+class Sample:
+    """Gathers what the chunks of a file drew, in their order."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.columns: dict[str, NDArray] = {}
+        """What `Drawn.columns` has, of the rows kept so far; empty without one."""
+
+    def add(self, columns: dict[str, NDArray]) -> None:
+        """What `Drawn.columns` gave for the next chunk; empty for a chunk without a row."""
+        if not columns:
+            return
+        joined = {k: np.concatenate([self.columns[k], v]) for k, v in columns.items()} if self.columns else columns
+        kept = np.sort(np.argsort(joined["keys"], kind="stable")[: self._size])  # in the order of the file
+        self.columns = {name: column[kept] for name, column in joined.items()}
 
     def save(self, store: ObjectStore, key: str) -> None:
         """As .npz without pickle. What another scorer of the same object has kept already stays as it is."""
         empty = np.zeros((0, 0), dtype=np.float32)
         none = {"rows": np.zeros(0, dtype=np.int64), "digests": np.zeros(0, dtype="S1")}
-        columns = self._columns or {"embeddings": empty, "logits": empty, **none}
+        columns = self.columns or {"embeddings": empty, "logits": empty, **none}
         file = io.BytesIO()
-        np.savez(file, allow_pickle=False, **columns)
+        kept = {name: columns[name] for name in ("rows", "embeddings", "logits", "digests")}
+        np.savez(file, allow_pickle=False, **kept)
         try:
             store.put(key, file.getvalue(), only_if_new=True)
         except ConflictError:
             return
-
-    def _digest_with(self, text: str) -> str:
-        self._digest = extended(self._digest, text)
-        return self._digest

@@ -1,159 +1,137 @@
-"""batch: score the CSV files of an S3 prefix, keeping the inputs beside the predictions.
+"""batch: score the objects of an S3 prefix, keeping the inputs beside the predictions, every row exactly once.
 
-The output holds the input's columns in order, then the prediction's. A file counts as scored once its manifest is
-there, which is written last and names the input's entity tag and the model's version; a run that was cut short before
-that scores the file again and writes the same objects.
+Each chunk of an object becomes a part of its own as soon as it is scored; the outputs are put together from the
+parts; the manifest comes last. A worker may die anywhere, and several may be at the same object: the next one scores
+the chunks that have no part, and ends with the same bytes.
 """
 
-import json
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, astuple, dataclass
-from itertools import islice
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from components import logs
-from components.batch import sample
-from components.batch.sample import ScoreSample
-from components.classifier.classifier import PREDICTION_COLUMNS, Classifier
-from components.classifier.text import clean
+from components.batch import outputs, parts
+from components.batch.outputs import Output
+from components.batch.sample import Draw, Sample
+from components.batch.tables import Refused, chunks
+from components.batch.versions import BatchResult, Version
+from components.classifier.classifier import Classifier
 from components.config import BatchSettings
-from components.data import csv_rows
-from components.data.csv_rows import records
-from components.data.texts import text_column
 from components.errors import ConflictError, DataError
 from components.files import new_file
 from components.progress import progress
 from components.storage import ObjectStore
 
-INCOMING, PREDICTIONS, QUARANTINE, LEDGER = "incoming/", "predictions/", "quarantine/", "ledger/batch/"
-_QUARANTINE_COLUMNS = ("row", "reason", "raw")
-
-
-@dataclass(frozen=True)
-class BatchResult:
-    """One file: rows scored and set aside, and whether it was scored before by the same model."""
-
-    source: str
-    predictions: str
-    rows: int
-    quarantined: int
-    model_version: str
-    embeddings: str = ""
-    """Key of what was kept for the drift check; empty for a file on disk."""
-    already_scored: bool = False
-
-
-def score_prefix(store: ObjectStore, classifier: Classifier, settings: BatchSettings) -> list[BatchResult]:
-    """Score every CSV object under incoming/ that this model has not scored yet."""
-    keys = [item.key for item in store.list(INCOMING) if item.key.endswith(".csv")]
-    return [score_object(store, key, classifier, settings) for key in progress(keys, description="batch", unit="file")]
+_ATTEMPTS = 5
 
 
 def score_object(store: ObjectStore, key: str, classifier: Classifier, settings: BatchSettings) -> BatchResult:
     """Score one object: predictions/, quarantine/ if rows were set aside, the kept embeddings, then the manifest.
 
-    Raises DataError if the object is gone, has no text column, or already holds a prediction's column; ConflictError
-    if it was replaced meanwhile, or somebody else scored it at the same time.
+    Raises DataError if the object is gone or cannot be read as a table with texts, which stands in quarantine/ then;
+    ConflictError if it was replaced again and again meanwhile; once, and it starts again.
     """
-    name = key.removeprefix(INCOMING)
-    item = store.head(key)
-    if item is None:
-        raise DataError(f"there is no object {store.uri(key)}")
-    manifest_key = f"{LEDGER}{name}.json"
-    kept = store.get(manifest_key)
-    manifest = json.loads(kept[0]) if kept else {}
-    embeddings = sample.key_of(classifier.version, name, item.etag)
-    scored_before = (manifest.get("etag"), manifest.get("model_version")) == (item.etag, classifier.version)
-    if scored_before and store.head(embeddings):
-        return BatchResult(**manifest["result"] | {"already_scored": True})
-    with tempfile.TemporaryDirectory(prefix="everbert-") as folder:
-        source, output = Path(folder) / "in.csv", Path(folder) / "out.csv"
-        store.download(key, source)
-        if store.head(key) != item:
-            raise ConflictError(f"{store.uri(key)} was replaced while it was read; score it again")
-        scored = _score(source, output, classifier, settings, key)
-        store.upload(output, PREDICTIONS + name)
-        if scored.quarantined:
-            store.upload(_quarantine_of(output), QUARANTINE + name)
-        # Embeddings of this very forward pass, for the drift check.
-        scored.sample.save(store, embeddings)
-    result = BatchResult(key, PREDICTIONS + name, scored.rows, scored.quarantined, classifier.version, embeddings)
-    content = json.dumps({"etag": item.etag, "model_version": classifier.version, "result": asdict(result)}).encode()
-    store.put(manifest_key, content, if_match=kept[1] if kept else None, only_if_new=kept is None)
+    reason = ""
+    for _ in range(_ATTEMPTS):
+        item = store.head(key)
+        if item is None:
+            raise DataError(f"there is no object {store.uri(key)}")
+        version = Version(store, item, classifier, settings)
+        done = version.done()
+        if done:
+            return done
+        try:
+            return _score_version(version, classifier, settings)
+        except ConflictError as error:
+            logs.warning("batch_starts_again", source=key, reason=str(error))
+            reason = str(error)
+    raise ConflictError(f"{store.uri(key)} could not be scored in {_ATTEMPTS} attempts: {reason}")
+
+
+def _score_version(version: Version, classifier: Classifier, settings: BatchSettings) -> BatchResult:
+    with tempfile.TemporaryDirectory(prefix="everbert-") as name:
+        folder = Path(name)
+        version.store.download_version(version.item.key, version.item.etag, folder / "input")
+        try:
+            count = _score_missing(version, folder / "input", classifier, settings)
+        except DataError as error:
+            _refuse(version, folder / "reasons", str(error))
+            raise
+        (folder / "input").unlink()
+        result = _publish(version, count, folder, settings)
+    version.commit({"parts": count, "result": asdict(result)})
     logs.event("batch_scored", **asdict(result), engine=classifier.engine.description)
     return result
+
+
+def _score_missing(version: Version, path: Path, classifier: Classifier, settings: BatchSettings) -> int:
+    """Score the chunks that have no part yet; how many chunks there are."""
+    draw, store, written, number = Draw(settings.embedding_rows), version.store, version.parts, 0
+    key = version.item.key
+    with progress(description="score", unit="row") as bar:
+        for chunk in chunks(path, store.uri(key), settings.chunk_rows):
+            drawn = draw.next(chunk.texts)
+            if not written.has(number):
+                part = parts.score(chunk, drawn, classifier, key, version.output, first=number == 0)
+                written.write(number, part)
+            number += 1
+            bar.update(len(chunk.texts) + len(chunk.refused))
+    return number
+
+
+def _publish(version: Version, count: int, folder: Path, settings: BatchSettings) -> BatchResult:
+    """Put the outputs together from the parts, and where they belong."""
+    kept, rows, quarantined = Sample(settings.embedding_rows), 0, 0
+    output, reasons = folder / "output", folder / "reasons"
+    with Output(output, version.output) as good, open(reasons, "wb") as bad:
+        bad.write(outputs.QUARANTINE_HEADER)
+        for part in version.parts.read(count):
+            good.write(part.output)
+            bad.write(part.quarantine)
+            kept.add(part.kept)
+            rows, quarantined = rows + part.rows, quarantined + part.quarantined
+    if quarantined or version.store.head(version.quarantine):
+        version.publish(reasons, version.quarantine)
+    version.publish(output, version.predictions)
+    kept.save(version.store, version.embeddings)  # of this very forward pass, for the drift check
+    return BatchResult(
+        version.item.key, version.predictions, rows, quarantined, version.model_version, version.embeddings
+    )
+
+
+def _refuse(version: Version, path: Path, reason: str) -> None:
+    """The whole object goes to quarantine, once."""
+    line = outputs.quarantined([Refused(0, reason, "")], version.item.key)
+    path.write_bytes(outputs.QUARANTINE_HEADER + line)
+    version.publish(path, version.quarantine)
+    version.commit({"refused": reason})
+    logs.warning("batch_refused", source=version.item.key, reason=reason)
 
 
 def score_file(
     source: Path, output: Path, classifier: Classifier, settings: BatchSettings, column: str = ""
 ) -> BatchResult:
-    """Score a CSV file on disk; rows that cannot be scored go to `output` + ".quarantine.csv". Raises DataError."""
+    """Score a CSV or Parquet file on disk; rows that cannot be scored go to `output` + ".quarantine.csv".
+
+    Raises DataError.
+    """
     if not source.is_file():
         raise DataError(f"there is no file {source}")
-    with new_file(output) as temporary:
-        try:
-            scored = _score(source, temporary, classifier, settings, str(source), column)
-            if scored.quarantined:
-                _quarantine_of(temporary).replace(_quarantine_of(output))
-        finally:
-            _quarantine_of(temporary).unlink(missing_ok=True)
-    return BatchResult(str(source), str(output), scored.rows, scored.quarantined, classifier.version)
-
-
-@dataclass
-class _Scored:
-    rows: int
-    quarantined: int
-    sample: ScoreSample
-
-
-def _score(
-    source: Path, output: Path, classifier: Classifier, settings: BatchSettings, where: str, column: str = ""
-) -> _Scored:
-    """Stream `source` to `output` and to its quarantine file, a chunk of rows in memory at a time."""
-    done = _Scored(0, 0, ScoreSample(settings.embedding_rows))
+    quarantine = output.with_name(f"{output.name}.quarantine.csv")
+    rows = quarantined = 0
     with (
-        open(source, "rb") as file,
-        open(output, "w", encoding="utf-8", newline="") as good,
-        open(_quarantine_of(output), "w", encoding="utf-8", newline="") as bad,
-        progress(description="score", unit="row") as bar,
+        new_file(output) as good,
+        new_file(quarantine) as bad,
+        Output(good, output.name) as file,
+        open(bad, "wb") as reasons,
     ):
-        rows, refused = csv_rows.writer(good), csv_rows.writer(bad)
-        refused.writerow(_QUARANTINE_COLUMNS)
-        read = records(file)
-        header = _header(read, where)
-        place = header.index(text_column(header, column, where))
-        rows.writerow([*header, *PREDICTION_COLUMNS])
-        while chunk := list(islice(read, settings.chunk_rows)):
-            accepted = []
-            for number, fields, reason, raw in chunk:
-                if fields is not None and clean(fields[place]):
-                    accepted.append(fields)
-                    continue
-                refused.writerow([number, reason or "no text", raw.decode("utf-8", "replace").rstrip("\r\n")])
-                done.quarantined += 1
-            if accepted:
-                texts = [fields[place] for fields in accepted]
-                scores = classifier.score(texts)
-                for fields, prediction in zip(accepted, classifier.predictions(scores), strict=True):
-                    rows.writerow([*fields, *astuple(prediction)])
-                done.sample.add(scores, texts)
-                done.rows += len(accepted)
-            bar.update(len(chunk))
-    return done
-
-
-def _header(read: Iterator[Any], where: str) -> list[str]:
-    _, header, reason, _ = next(read, (1, None, "the file is empty", b""))
-    if header is None:
-        raise DataError(f"{where} has no readable header: {reason}")
-    taken = [name for name in header if name in PREDICTION_COLUMNS]
-    if taken:
-        raise DataError(f"{where} already has a column {taken[0]}; rename it, the prediction's would be lost in it")
-    return header
-
-
-def _quarantine_of(output: Path) -> Path:
-    return output.with_name(f"{output.name}.quarantine.csv")
+        reasons.write(outputs.QUARANTINE_HEADER)
+        for number, chunk in enumerate(chunks(source, str(source), settings.chunk_rows, column)):
+            drawn = Draw(0).next(chunk.texts)
+            part = parts.score(chunk, drawn, classifier, source.name, output.name, first=number == 0)
+            file.write(part.output)
+            reasons.write(part.quarantine)
+            rows, quarantined = rows + part.rows, quarantined + part.quarantined
+    if not quarantined:
+        quarantine.unlink()
+    return BatchResult(str(source), str(output), rows, quarantined, classifier.version)

@@ -4,17 +4,19 @@ Labels are CSV files anywhere under labels/. Those under labels/requested/ were 
 hard: a retrain learns from them, but the accuracy on them says nothing about the rest of the stream.
 """
 
-import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components import logs
 from components.batch import sample
-from components.batch.score import INCOMING, PREDICTIONS
+from components.batch.published import published
+from components.batch.tables import stem_of
+from components.batch.versions import INCOMING
 from components.classifier.labels import LabelSet
 from components.data import csv_rows
 from components.data.texts import text_column
@@ -47,29 +49,24 @@ class KnownLabel:
 
 
 def source_of(key: str) -> str:
-    """incoming/tweets/2026-11-24.csv and incoming/tweets.csv are both of the source tweets."""
-    return key.removeprefix(INCOMING).split("/")[0].removesuffix(".csv")
+    """incoming/tweets/2026-11-24.csv and incoming/tweets.parquet are both of the source tweets."""
+    return stem_of(key.removeprefix(INCOMING).split("/")[0])
 
 
 def texts_of(store: ObjectStore, key: str, first: int, end: int, digest: str) -> list[StreamText]:
     """The object's scored rows with `first` <= number < `end`; none if its texts are no longer those of `digest`."""
-    stored = store.get(PREDICTIONS + key.removeprefix(INCOMING))
-    if stored is None:
-        return []
-    reader = csv.DictReader(io.StringIO(stored[0].decode("utf-8"), newline=""))
-    column = text_column(reader.fieldnames or [], "", store.uri(key))
-    found: list[StreamText] = []
-    seen, source = "", source_of(key)
-    for number, row in enumerate(reader):
-        if number == end:
-            break
-        seen = sample.extended(seen, row[column])
-        if number >= first:
-            found.append(StreamText(number, row.get("id") or "", row[column], source))
-    if seen != digest:
+    for rows in published(store, key):
+        found: list[StreamText] = []
+        seen, source = "", source_of(key)
+        for number, row in enumerate(islice(rows, end)):
+            text = row[text_column(list(row), "", store.uri(key))]
+            seen = sample.extended(seen, text)
+            if number >= first:
+                found.append(StreamText(number, row.get("id") or "", text, source))
+        if seen == digest:
+            return found
         logs.warning("texts_changed", key=key)
-        return []
-    return found
+    return []
 
 
 def known_labels(store: ObjectStore, labels: LabelSet) -> dict[str, KnownLabel]:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from components import logs
 from components.batch import sample
 from components.batch.sample import Kept
-from components.batch.score import INCOMING, score_object
+from components.batch.score import score_object
+from components.batch.tables import kind_of
+from components.batch.versions import INCOMING
 from components.classifier.classifier import Classifier
 from components.config import BatchSettings
 from components.drift.state import Mark, Part
@@ -56,7 +58,7 @@ def incoming(
 
     An object that cannot be read or is being replaced is left out and logged: one bad file must not stop the check.
     """
-    items = [item for item in store.list(INCOMING) if item.key.endswith(".csv")]
+    items = [item for item in store.list(INCOMING) if kind_of(item.key)]
     found = Incoming([item.key for item in items], [], [])
     for item in progress(items, description="incoming", unit="file"):
         mark = objects.get(item.key)

@@ -36,6 +36,10 @@ class MortalStore(ObjectStore):
         self._write()
         return super().put(key, content, **conditions)
 
+    def publish(self, path: str | Path, key: str, metadata: dict[str, str], **conditions: Any) -> None:
+        self._write()
+        super().publish(path, key, metadata, **conditions)
+
     def upload(self, path: str | Path, key: str) -> None:
         self._write()
         super().upload(path, key)

@@ -1,7 +1,5 @@
 """Register, deploy and score with a real object store and a real MLflow."""
 
-import csv
-import io
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,32 +9,17 @@ from pathlib import Path
 import pytest
 
 from components import tracking
-from components.batch import sample
-from components.batch.score import score_file, score_object, score_prefix
-from components.classifier.classifier import PREDICTION_COLUMNS, Classifier
 from components.classifier.model_folder import describe
-from components.config import BatchSettings
 from components.deployment import pointer
 from components.deployment.deploy import deploy
 from components.deployment.pointer import Pointer
-from components.errors import ConflictError, DataError, DeploymentError, ResourceError, StorageError, TrackingError
+from components.errors import ConflictError, DeploymentError, ResourceError, StorageError, TrackingError
 from components.registry.register import register
 from components.storage import ObjectStore, local_folder
 from pipelines.local_services import require_free_port
 from serving.follower import read_champion
 
 pytestmark = pytest.mark.slow
-CSV = b'id,text,shop\na,"a fine, film",x\nb,,y\nc,dull and long,z\nd,too,many,fields\ne,N/A,w\n'
-SETTINGS = BatchSettings(chunk_rows=2)
-
-
-@pytest.fixture(scope="session")
-def classifier(tiny_model: Path) -> Classifier:
-    return Classifier.load(tiny_model)
-
-
-def rows_of(content: bytes) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
 
 
 def test_a_registered_version_is_a_flat_folder_and_champion_only_once_deployed(
@@ -155,46 +138,6 @@ def test_only_one_of_two_writers_moves_the_pointer(bucket: ObjectStore) -> None:
     found = pointer.read(bucket, "m")
     assert found is not None
     assert found[0].version == "2"
-
-
-def test_batch_keeps_the_columns_sets_bad_rows_aside_and_scores_once(
-    bucket: ObjectStore, classifier: Classifier
-) -> None:
-    bucket.put("incoming/day.csv", CSV)
-    (result,) = score_prefix(bucket, classifier, SETTINGS)
-    assert (result.rows, result.quarantined, result.model_version) == (3, 2, classifier.version)
-    content = bucket.get("predictions/day.csv")
-    assert content is not None
-    rows = rows_of(content[0])
-    assert list(rows[0]) == ["id", "text", "shop", *PREDICTION_COLUMNS]
-    assert [row["id"] for row in rows] == ["a", "c", "e"]
-    alone = classifier.predict(["a fine, film"])[0]
-    assert rows[0]["predicted_sentiment"] == alone.predicted_sentiment
-    assert float(rows[0]["confidence_score"]) == pytest.approx(alone.confidence_score, abs=1e-5)
-    aside = bucket.get("quarantine/day.csv")
-    assert aside is not None
-    assert [row["row"] for row in rows_of(aside[0])] == ["3", "5"]
-    kept = sample.load(bucket, result.embeddings)
-    assert kept is not None
-    assert kept.rows.tolist() == [0, 1, 2]
-    assert kept.embeddings.shape == (3, 32)
-    assert kept.digests[2].decode() == sample.extended(kept.digests[1].decode(), "N/A")
-    bucket.put("predictions/day.csv", b"untouched")
-    score_prefix(bucket, classifier, SETTINGS)
-    again = bucket.get("predictions/day.csv")
-    assert again is not None
-    assert again[0] == b"untouched"
-    bucket.put("incoming/day.csv", CSV + b"f,one more,v\n")
-    assert score_object(bucket, "incoming/day.csv", classifier, SETTINGS).rows == 4
-
-
-def test_a_csv_that_cannot_be_scored_is_refused_in_one_line(tmp_path: Path, classifier: Classifier) -> None:
-    source, output = tmp_path / "in.csv", tmp_path / "out.csv"
-    for content, said in (("id,body\n1,x\n", "id, body"), ("text,windows\nx,1\n", "windows"), ("", "header")):
-        source.write_text(content)
-        with pytest.raises(DataError, match=said):
-            score_file(source, output, classifier, SETTINGS)
-        assert not output.exists()
 
 
 def test_services_that_are_down_or_refuse_are_named(

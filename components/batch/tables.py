@@ -1,0 +1,216 @@
+"""Tables as batch scoring reads them: CSV and Parquet, zipped or not, a chunk of rows in memory at a time.
+
+Where a chunk ends depends on the content and on `most_rows` alone, so that whoever reads the object again, from the
+start or after a crash, scores the same rows together.
+"""
+
+import contextlib
+import gzip
+import json
+import shutil
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.classifier.classifier import PREDICTION_COLUMNS
+from components.classifier.text import clean
+from components.data.csv_rows import records
+from components.data.texts import text_column
+from components.errors import DataError
+
+CSV, PARQUET = ".csv", ".parquet"
+_GZIP, _GZIP_MAGIC = ".gz", b"\x1f\x8b"
+MOST_BYTES = 8 << 20  # of a chunk: it ends there though it could hold more rows
+MOST_LINE_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A row that cannot be scored: its number (a CSV's line, a Parquet file's row, from 1), why, and what it is."""
+
+    row: int
+    reason: str
+    raw: str
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The next rows of a table: those that can be scored, with all their columns, and those that cannot."""
+
+    rows: pa.Table
+    texts: list[str]
+    refused: list[Refused]
+
+
+def kind_of(name: str) -> str:
+    """CSV or PARQUET by the end of a name, zipped or not; empty if it is neither."""
+    name = name.lower().removesuffix(_GZIP)
+    return next((kind for kind in (CSV, PARQUET) if name.endswith(kind)), "")
+
+
+def stem_of(name: str) -> str:
+    """The name without what says of which kind it is."""
+    kind = kind_of(name)
+    return name[: name.lower().rindex(kind)] if kind else name
+
+
+def is_zipped(name: str) -> bool:
+    return name.lower().endswith(_GZIP)
+
+
+def chunks(path: Path, name: str, most_rows: int, column: str = "") -> Iterator[Chunk]:
+    """All rows of the file at `path`, at least one chunk. `name` says what the file is, and stands in every message.
+
+    Raises DataError, in one line, if it cannot be read as what it is, has no text column, or has a prediction's.
+    """
+    kind = kind_of(name)
+    if not kind:
+        raise DataError(f"{name} is neither CSV nor Parquet: its name must end in .csv, .csv.gz or .parquet")
+    try:
+        with _unzipped(path, name) as file:
+            read = _csv_chunks if kind == CSV else _parquet_chunks
+            yield from read(file, name, most_rows, column)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{name} is not a whole gzip file: {error}") from error
+
+
+@contextlib.contextmanager
+def _unzipped(path: Path, name: str) -> Iterator[BinaryIO]:
+    """The file, read through gzip if its name or its content says so. Parquet is unzipped beside it: it is not read
+    from front to back."""
+    with open(path, "rb") as file:
+        zipped = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC or is_zipped(name)
+        file.seek(0)
+        if not zipped:
+            yield file
+            return
+        with gzip.open(file) as content:
+            if kind_of(name) == CSV:
+                yield cast(BinaryIO, content)
+                return
+            beside = path.with_name(f"{path.name}.unzipped")
+            with open(beside, "w+b") as whole:
+                shutil.copyfileobj(content, whole, MOST_BYTES)
+                yield whole
+
+
+class _Lines:
+    """Lines of a file, none of which may take more memory than MOST_LINE_BYTES."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file, self._name = file, name
+
+    def readline(self) -> bytes:
+        line = self._file.readline(MOST_LINE_BYTES + 1)
+        if len(line) > MOST_LINE_BYTES:
+            raise DataError(f"{self._name} is not CSV: it has a line of more than {MOST_LINE_BYTES >> 20} MB")
+        return line
+
+
+def _csv_chunks(file: BinaryIO, name: str, most_rows: int, column: str) -> Iterator[Chunk]:
+    read = records(cast(BinaryIO, _Lines(file, name)))
+    _, header, reason, _ = next(read, (1, None, "the file is empty", b""))
+    if header is None:
+        raise DataError(f"{name} has no readable header: {reason}")
+    place = _text_place(header, column, name)
+    accepted: list[list[str]] = []
+    refused: list[Refused] = []
+    size = 0
+
+    def chunk() -> Chunk:
+        columns = list(zip(*accepted, strict=True)) or [()] * len(header)
+        rows = pa.Table.from_arrays([pa.array(values, pa.string()) for values in columns], names=header)
+        return Chunk(rows, [fields[place] for fields in accepted], refused)
+
+    first = True
+    for number, fields, reason, raw in read:
+        if len(accepted) + len(refused) == most_rows or size >= MOST_BYTES:
+            yield chunk()
+            accepted, refused, size, first = [], [], 0, False
+        size += len(raw)
+        if fields is not None and clean(fields[place]):
+            accepted.append(fields)
+        else:
+            refused.append(Refused(number, reason or "no text", raw.decode("utf-8", "replace").rstrip("\r\n")))
+    if first or accepted or refused:
+        yield chunk()
+
+
+def _parquet_chunks(file: BinaryIO, name: str, most_rows: int, column: str) -> Iterator[Chunk]:
+    try:
+        with pq.ParquetFile(file, buffer_size=1 << 20) as table:
+            place = _text_place(table.schema_arrow.names, column, name)
+            _require_text(table.schema_arrow.field(place), name)
+            yield from _parquet_rows(table, place, most_rows)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, gzip.BadGzipFile):
+            raise
+        raise DataError(f"{name} is not a readable Parquet file: {' '.join(str(error).split())[:200]}") from error
+
+
+def _parquet_rows(table: pq.ParquetFile, place: int, most_rows: int) -> Iterator[Chunk]:
+    groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
+    row_bytes = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=1)
+    size = min(most_rows, max(1, int(MOST_BYTES / max(row_bytes, 1))))
+    number = 0
+    for batch in table.iter_batches(batch_size=size):
+        yield _parquet_chunk(pa.Table.from_batches([batch]), place, number)
+        number += len(batch)
+    if number == 0:
+        yield Chunk(table.schema_arrow.empty_table(), [], [])
+
+
+def _parquet_chunk(rows: pa.Table, place: int, before: int) -> Chunk:
+    texts: list[str] = []
+    accepted: list[bool] = []
+    refused: list[Refused] = []
+    for i, value in enumerate(_bytes_of(rows.column(place))):
+        try:
+            text, reason = (value or b"").decode("utf-8"), "no text"
+        except UnicodeDecodeError:
+            text, reason = "", "not UTF-8"
+        accepted.append(bool(clean(text)))
+        if accepted[-1]:
+            texts.append(text)
+        else:
+            refused.append(Refused(before + i + 1, reason, _raw(rows, i)))
+    return Chunk(rows if not refused else rows.filter(pa.array(accepted)), texts, refused)
+
+
+def _bytes_of(column: pa.ChunkedArray) -> list[bytes | None]:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return list(column.cast(pa.large_binary()).to_pylist())
+
+
+def _raw(rows: pa.Table, i: int) -> str:
+    """A row of a Parquet file as JSON."""
+    columns = {name: column.slice(i, 1) for name, column in zip(rows.column_names, rows.columns, strict=True)}
+    return json.dumps({name: plain(column)[0] for name, column in columns.items()}, ensure_ascii=False, default=str)
+
+
+def plain(column: pa.ChunkedArray) -> list[object]:
+    """A column's values for Python; text that is not UTF-8 with replacement characters."""
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        return [None if value is None else value.decode("utf-8", "replace") for value in _bytes_of(column)]
+
+
+def _require_text(field: pa.Field, name: str) -> None:
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    if not any(test(kind) for test in tests):
+        raise DataError(f"the column {field.name} of {name} holds {field.type}, not text")
+
+
+def _text_place(header: list[str], column: str, name: str) -> int:
+    taken = [known for known in header if known in PREDICTION_COLUMNS]
+    if taken:
+        raise DataError(f"{name} already has a column {taken[0]}; rename it, the prediction's would be lost in it")
+    return header.index(text_column(header, column, name))
