@@ -189,7 +189,7 @@ class ServingSettings:
     maximum_characters: int = setting(100_000, "most characters in one text", minimum=1)
     batch_tokens: int = setting(2048, "most tokens of concurrent requests in one forward pass", minimum=1)
     queue_tokens: int = setting(
-        16_384, "tokens that may wait for the model, about; a request too many is refused with 429", minimum=1
+        8192, "tokens that may wait for the model, about; a request too many is refused with 429", minimum=1
     )
     poll_seconds: float = setting(1.0, "how often the server looks for a new champion", minimum=0.05, maximum=3600)
     threads: int = setting(0, "CPU threads of the model; 0: as many as there are cores", minimum=0)
