@@ -9,22 +9,26 @@ import hashlib
 import io
 import json
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from importlib.metadata import version as library_version
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from components import config, logs
+from components.accounting import outcomes
+from components.accounting.outcomes import Outcome
 from components.config import Settings
 from components.data.data_set import DataSet
 from components.drift import annotation
 from components.drift.labels import REQUESTED, as_csv
 from components.drift.measurement import Judged, numbers_of
+from components.drift.policy import Verdict
 from components.drift.report import PastCheck, Report, write_report
-from components.drift.state import Entry, State
+from components.drift.state import MOST_HISTORY, Entry, State
 from components.errors import ConflictError, InputError
 from components.storage import ObjectStore
 from pipelines.check_findings import Champion, Findings
@@ -83,8 +87,19 @@ def retrain_arguments(
         "replay": store.uri(f"datasets/{model.data_set_digest}"),
         "new_sources": sorted({row["source"] for row in found.labelled}),
         "server_url": server_url,
+        "cause": found.verdict.reason,
         "settings": overrides,
     }
+
+
+def account_for_waiting(store: ObjectStore, state: State, verdict: Verdict) -> None:
+    """The ledger's line of a retrain that is suspected to be due and not done: one for as long as the verdict stays."""
+    same = list(takewhile(lambda entry: entry.verdict == verdict.verdict, reversed(state.history)))
+    if verdict.verdict in ("wait", "warn") and 0 < len(same) < MOST_HISTORY:  # beyond that, nobody knows where it began
+        name = f"{state.model_name}-{state.model_version}-{same[-1].number}"
+        record = record_key(state.model_version, same[-1].number)
+        line = Outcome(name, same[-1].at, state.model_name, "drift", verdict.verdict, verdict.reason)
+        outcomes.write(store, replace(line, champion=state.model_version, record=record))
 
 
 def request_labels(store: ObjectStore, champion: Champion, found: Findings, settings: Settings) -> str:

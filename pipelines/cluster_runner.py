@@ -62,9 +62,16 @@ class ClusterRuns:
         return str(started.run_id)
 
     def under_way(self, run: str) -> bool:
+        return self._state(run) not in _ENDED
+
+    def failure(self, run: str) -> str:
+        state = self._state(run)
+        return f"the run {run} ended as {state}" if state in _ENDED - {"SUCCEEDED"} else ""
+
+    def _state(self, run: str) -> str:
         with self._errors():
             state = self._client.get_run(run).state
-        return str(getattr(state, "value", state)) not in _ENDED
+        return str(getattr(state, "value", state))
 
     def _check_reachable(self) -> None:
         """In a second; kfp's client would log tracebacks for half a minute first."""

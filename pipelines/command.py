@@ -102,6 +102,10 @@ def build_parser() -> argparse.ArgumentParser:
     flag = command("replay", _replay, "Make a decision again from its record, bit for bit; exit 1 if it differs.")
     flag("decision", metavar="DECISION", help="a decision record: a file, or s3://BUCKET/decisions/...")
     flag("--bucket", default="", metavar="s3://B", help="where the record's evidence is (default: where it was made)")
+    flag = command("report", _report, "Print the ledger: what every retrain cost and gained, and which were not done.")
+    flag("--bucket", required=True, metavar="s3://B", help="bucket with ledger/")
+    flag("--model-name", default="", metavar="NAME", help="only this model's lines")
+    flag("--output", metavar="DIR", help="folder for ledger.html and ledger.json")
     flag = command("predict", _predict, "Classify a text or a CSV file.", "batch")
     flag("--model", required=True, metavar="MODEL_DIR", help="model folder")
     flag("--text", metavar="T", help="one text")
@@ -205,6 +209,14 @@ def _replay(arguments: argparse.Namespace) -> Result:
     from pipelines.replay import replay
 
     return replay(arguments.decision, split_uri(arguments.bucket)[0] if arguments.bucket else "")
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from components.storage import ObjectStore, split_uri
+    from pipelines.ledger_report import as_text, report
+
+    result = report(ObjectStore(split_uri(arguments.bucket)[0]), arguments.model_name, arguments.output)
+    print(json.dumps(result, ensure_ascii=False) if arguments.json else as_text(result))
 
 
 def _predict(arguments: argparse.Namespace) -> Result:

@@ -28,6 +28,8 @@ def continuous_training(
     replay: str = "",
     new_sources: list = [],  # noqa: B006 (KFP reads the default, nothing mutates it)
     server_url: str = "",
+    cause: str = "by hand",
+    retrain_id: str = "",
     settings: dict = {},  # noqa: B006
 ) -> None:
     """Train a challenger on `sources` (and a replay of an earlier data set), and let it prove itself.
@@ -43,12 +45,26 @@ def continuous_training(
         replay: data set whose held-out rows are kept and whose training rows are replayed.
         new_sources: the names of the sources on which the challenger must be better.
         server_url: the model server to wait for; empty if none is up yet.
+        cause: why the model is trained, for the ledger.
+        retrain_id: the check's decision to retrain; names the ledger's line, which else has the run's id.
         settings: overrides of config.py: section -> setting -> value.
     """
     data = prepare(sources=sources, replay=replay, bucket=bucket, settings=settings)
     trained = train(data=data.outputs["data"], base_model=base_model, warm_start=warm_start, settings=settings)
     scored = evaluate(data=data.outputs["data"], model=trained.outputs["model"], champion=champion)
-    decided = decide(evaluation=scored.outputs["evaluation"], new_sources=new_sources, bucket=bucket, settings=settings)
+    decided = decide(
+        evaluation=scored.outputs["evaluation"],
+        prepare_cost=data.outputs["cost"],
+        train_cost=trained.outputs["cost"],
+        evaluate_cost=scored.outputs["cost"],
+        new_sources=new_sources,
+        bucket=bucket,
+        settings=settings,
+        model_name=model_name,
+        cause=cause,
+        retrain_id=retrain_id,
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+    )
     registered = register(
         model=trained.outputs["model"],
         evaluation=scored.outputs["evaluation"],

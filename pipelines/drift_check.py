@@ -136,6 +136,7 @@ def _conclude(job: _Job, champion: Champion, found: Findings, etag: str | None) 
     request = check_outputs.request_labels(store, champion, found, settings) if lacks_labels else ""
     new_verdict = verdict.verdict not in ("quiet", found.before.verdict)
     if not (found.tested or new_verdict or (request and request != found.before.request)):
+        check_outputs.account_for_waiting(store, found.before, verdict)
         return replace(made, request=request)
     arguments: dict[str, Any] = {}
     if verdict.verdict == "retrain":
@@ -148,5 +149,6 @@ def _conclude(job: _Job, champion: Champion, found: Findings, etag: str | None) 
     concluded = transitions.conclude(found.counted, entry, retrain=decided, request=request)
     report = check_outputs.publish_report(store, champion, found, concluded, request, job.reports)
     ledger.commit(store, concluded, etag)
+    check_outputs.account_for_waiting(store, concluded, verdict)
     record = check_outputs.record_key(version, number)
     return replace(made, number=number, record=record, report=report, request=request, retrain=decided)

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from components import logs
+from components.accounting import outcomes
+from components.accounting.outcomes import Outcome
 from components.deployment import pointer
 from components.drift.state import Retrain
 from components.errors import ConflictError, StepError, StorageError
@@ -41,6 +43,9 @@ class Runs(Protocol):
     def under_way(self, run: str) -> bool:
         """Whether the run has not ended."""
 
+    def failure(self, run: str) -> str:
+        """How the run ended, if it has ended without success, or empty."""
+
 
 class LocalRuns:
     """Runs on this machine: `start` returns when the run has ended, and a run dies with the check that started it."""
@@ -58,6 +63,9 @@ class LocalRuns:
 
     def under_way(self, run: str) -> bool:
         return False
+
+    def failure(self, run: str) -> str:
+        return ""  # `start` has raised it
 
 
 def runs_of(where: str, folder: Path) -> Runs | None:
@@ -113,10 +121,26 @@ def under_way(
 def resume(
     store: ObjectStore, model_name: str, retrains: Sequence[Retrain], runs: Runs, at: datetime, cooldown_hours: float
 ) -> None:
-    """Submit what a check decided and, dying, left unsubmitted."""
+    """Submit what a check decided and, dying, left unsubmitted; account for what will not be a successor any more."""
     for retrain in retrains:
         if (at - datetime.fromisoformat(retrain.at)).total_seconds() < 3600 * cooldown_hours:
             submit(store, model_name, retrain, runs)
+            overdue = ""
+        else:
+            overdue = f"nobody submitted it within the cooldown of {cooldown_hours:g} hours"
+        found = _read(store, retrain.id)
+        claim = found[0] if found else Claim(retrain.id, "", 0.0)
+        failure = runs.failure(claim.run) if claim.run else ""
+        if failure:
+            _not_done(store, model_name, retrain, "failed", failure)
+        elif overdue and not claim.settled and claim.until < time.time():
+            _not_done(store, model_name, retrain, "lapsed", overdue)
+
+
+def _not_done(store: ObjectStore, model_name: str, retrain: Retrain, verdict: str, reason: str) -> None:
+    """The ledger's line of a retrain that brings no successor."""
+    cause = str(retrain.arguments.get("cause", ""))
+    outcomes.write_failed(store, Outcome(retrain.id, retrain.at, model_name, cause, verdict, reason))
 
 
 def submit(
@@ -133,11 +157,14 @@ def submit(
     with lease.kept():
         champion = pointer.read(store, model_name)
         if champion is None or champion[0].uri != retrain.arguments["champion"]:
-            lease.settle(lapsed="another version has become champion since")
+            reason = "another version has become champion since"
+            _not_done(store, model_name, retrain, "lapsed", reason)
+            lease.settle(lapsed=reason)
             return ""
         try:
             run = runs.find(run_name(retrain)) or _start(lease, retrain, runs)
         except StepError as error:
+            _not_done(store, model_name, retrain, "failed", str(error))
             lease.settle(lapsed=str(error))
             raise
         except BaseException:
@@ -151,7 +178,7 @@ def submit(
 def _start(lease: "_Lease", retrain: Retrain, runs: Runs) -> str:
     # A process that was suspended may have lost its claim: it learns so here, right before the run would start.
     lease.renew()
-    return runs.start(run_name(retrain), retrain.arguments)
+    return runs.start(run_name(retrain), retrain.arguments | {"retrain_id": retrain.id})
 
 
 def _take(store: ObjectStore, retrain_id: str, seconds: float) -> "_Lease | None":

@@ -58,11 +58,12 @@ def prepare(
         splits, removed = _decide(spool, numbers, settings)
         _quarantine_conflicts(spool, removed == CONFLICT, quarantine)
         _check(numbers, splits, settings)
-        digest, counts = _write(spool, splits, folder)
+        digest, counts, new_rows = _write(spool, splits, numbers["old"], folder)
         description = {
             "digest": digest,
             "labels": list(settings.labels),
             "counts": counts,
+            "new_rows": new_rows,
             "class_balance": _balance(counts, settings),
             "duplicates_removed": {
                 name: int((removed == why).sum()) for name, why in (("exact", EXACT), ("near", NEAR), ("leaks", LEAK))
@@ -131,8 +132,9 @@ def _spool_replay(spool: Spool, location: str, settings: DataSettings) -> str:
 def _decide(spool: Spool, n: Numbers, settings: DataSettings) -> tuple[npt.NDArray, npt.NDArray]:
     """(split of each row or DROPPED, why it was removed or KEPT)."""
     removed = np.full(len(spool), KEPT, dtype=np.int8)
-    # Who stays among duplicates: replayed rows, then test, validation and training rows; then by content.
-    order = np.lexsort((n["content"], n["order"], -n["given"], ~n["old"]))
+    # Who stays among duplicates: trusted labels before pseudo-labels; of these replayed rows, then test, validation and
+    # training rows; then by content.
+    order = np.lexsort((n["content"], n["order"], -n["given"], ~n["old"], n["pseudo"]))
     _mark_exact(n, order, removed)
     _mark_near(spool, n.pop("bands"), n["old"], order[removed[order] == KEPT], removed, settings)
     del order
@@ -142,7 +144,7 @@ def _decide(spool: Spool, n: Numbers, settings: DataSettings) -> tuple[npt.NDArr
     shares = (settings.validation_share, settings.test_share)
     new = kept[~n["old"][kept]]
     splits[new] = assign(n["label"][new], n["source"][new], n["given"][new], ~n["pseudo"][new], n["order"][new], shares)
-    old = np.flatnonzero(n["old"])
+    old = np.flatnonzero(n["old"] & (removed == KEPT))
     splits[old[n["given"][old] != TRAIN]] = n["given"][old[n["given"][old] != TRAIN]]
     old = old[n["given"][old] == TRAIN]
     wanted = round(settings.replay_ratio * int((splits[new] == TRAIN).sum()))
@@ -170,16 +172,20 @@ def _mark_near(
 
 
 def _mark_exact(n: Numbers, order: npt.NDArray, removed: npt.NDArray) -> None:
-    """Copies of a text with one label: all but the first go. With several labels: every new copy goes."""
+    """Copies of a text with one label: all but the first go. With several labels: every new copy goes.
+
+    A pseudo-label contradicts nobody: beside another label it is a copy too many.
+    """
     rows = order[np.argsort(n["text"][order], kind="stable")]
     text, label, new = n["text"][rows], n["label"][rows], ~n["old"][rows]
+    trusted = new & ~n["pseudo"][rows]
     first = np.r_[True, text[1:] != text[:-1]]
     starts = np.flatnonzero(first)
-    low = np.minimum.reduceat(np.where(new, label, np.iinfo(np.int32).max), starts)
-    high = np.maximum.reduceat(np.where(new, label, -1), starts)
+    low = np.minimum.reduceat(np.where(trusted, label, np.iinfo(np.int32).max), starts)
+    high = np.maximum.reduceat(np.where(trusted, label, -1), starts)
     several = np.repeat(high > low, np.diff(np.append(starts, len(rows))))
     removed[rows[~first]] = EXACT
-    removed[n["old"]] = KEPT
+    removed[n["old"] & ~n["pseudo"]] = KEPT
     removed[rows[new & several]] = CONFLICT
 
 
@@ -217,17 +223,24 @@ def _check(n: Numbers, splits: npt.NDArray, settings: DataSettings) -> None:
                 )
 
 
-def _write(spool: Spool, splits: npt.NDArray, folder: Path) -> tuple[str, dict[str, Any]]:
-    """Write the three Parquet files; returns the digest of their rows (in any order) and counts."""
-    hashes = bytearray()
-    counts: dict[str, dict[str, Counter[str]]] = {s: {k: Counter() for k in ("label", "source")} for s in SPLITS}
+def _write(
+    spool: Spool, splits: npt.NDArray, old: npt.NDArray, folder: Path
+) -> tuple[str, dict[str, Any], dict[str, int]]:
+    """Write the three Parquet files; returns the digest of their rows (in any order), counts by split, and how many
+    rows of each label source are new, so not replayed."""
+    hashes, new = bytearray(), Counter[str]()
+    counted = ("label", "source", "label_source")
+    counts: dict[str, dict[str, Counter[str]]] = {s: {k: Counter() for k in counted} for s in SPLITS}
     with contextlib.ExitStack() as stack:
         files = [
             stack.enter_context(pq.ParquetWriter(folder / f"{s}.parquet", SCHEMA, compression="zstd")) for s in SPLITS
         ]
         for start, table in spool.chunks():
+            here = slice(start, start + len(table))
+            kept_new = pa.array((splits[here] != DROPPED) & ~old[here])
+            new.update(table.column("label_source").filter(kept_new).to_pylist())
             for number, split in enumerate(SPLITS):
-                mine = pa.array(splits[start : start + len(table)] == number)
+                mine = pa.array(splits[here] == number)
                 rows = table.select(SCHEMA.names).filter(mine)
                 if len(rows):
                     files[number].write_table(rows)
@@ -239,7 +252,7 @@ def _write(spool: Spool, splits: npt.NDArray, folder: Path) -> tuple[str, dict[s
         split: {"rows": sum(c["label"].values()), **{k: dict(sorted(v.items())) for k, v in c.items()}}
         for split, c in counts.items()
     }
-    return digest, shown
+    return digest, shown, dict(sorted(new.items()))
 
 
 def _hashes(split: str, rows: pa.Table) -> Iterator[bytes]:

@@ -32,12 +32,14 @@ def evaluate(
 
     `slices` holds how many rows only one of the two got right, which is what the paired tests need; `sources` are
     those of them that are whole sources. `parity` says whether the engine answers as transformers does, on a sample of
-    the rows or on all of them. Raises DataError if a model's labels are not the data set's.
+    the rows or on all of them; `data_set` what the data are made of. Raises DataError if a model's labels are not the
+    data set's.
     """
     data_set = DataSet.load(data)
     rows = data_set.frame(split)
     labels = rows["label"].to_numpy()
     result: dict[str, Any] = {"split": split, "data_set_digest": data_set.digest, CHAMPION: None}
+    result["data_set"] = {name: data_set.description.get(name) for name in ("counts", "new_rows", "replay")}
     p: dict[str, NDArray[np.float64]] = {}
     for role, folder in ((CHALLENGER, challenger), (CHAMPION, champion)):
         if folder is not None:

@@ -14,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from components import tracking
+from components.accounting import outcomes
 from components.classifier.model_folder import describe
 from components.config import load
 from components.data.data_set import DataSet
@@ -75,7 +76,8 @@ def second(store: ObjectStore, first: LocalRun, tmp_path_factory: pytest.TempPat
     arguments = {
         "sources": [write_csv(folder / "fresh.csv", clear_reviews(120, 200))], "sources_digest": "2", "bucket": BUCKET,
         "model_name": MODEL, "champion": champion.uri, "warm_start": champion.uri, "replay": said_by(first, "prepare"),
-        "new_sources": ["fresh"], "settings": SETTINGS | {"promotion": {"level": 1e-6}},
+        "new_sources": ["fresh"], "cause": "the texts have changed", "retrain_id": "sentiment-1-1",
+        "settings": SETTINGS | {"promotion": {"level": 1e-6}},
     }  # fmt: skip
     return run_local(arguments, folder / "run")
 
@@ -181,6 +183,27 @@ def test_register_makes_a_version_with_what_is_known_of_it(first: LocalRun) -> N
     assert run.data.params["data_set_digest"] == left_by(first, "prepare")["data"]["digest"]
     assert run.data.metrics["challenger.accuracy"] == evaluation_of(first)["challenger"]["accuracy"]
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "validation_loss")] == [1, 2]
+
+
+def test_the_ledger_has_a_line_for_each_run_with_what_it_cost_and_gained(
+    first: LocalRun, second: LocalRun, store: ObjectStore
+) -> None:
+    made, kept = outcomes.read(store, MODEL)
+    assert (made.verdict, made.champion, made.gain, made.cause) == ("promote", "", {}, "by hand")
+    assert (kept.verdict, kept.id, kept.cause) == ("keep", "sentiment-1-1", "the texts have changed")
+    assert kept.gain == {"fresh": 0.0, "movies": 0.0}
+    for run, line in ((first, made), (second, kept)):
+        data = DataSet.load(run.artifact("prepare", "dataset.json").parent)
+        assert (line.data_set, line.rows) == (data.digest, len(data.frame("train")))
+        assert line.challenger == said_by(run, "train")
+        costs = [json.loads(run.artifact(step, "cost").read_text("utf-8")) for step in ("prepare", "train", "evaluate")]
+        assert line.cost.seconds == pytest.approx(sum(cost["seconds"] for cost in costs))
+        assert line.cost.seconds < sum(run.seconds[step] for step in ("prepare", "train", "evaluate"))
+        assert costs[1]["cpu_seconds"] > 0.5
+        assert store.head(line.record)
+    assert made.labels == {"human": 300}
+    assert kept.labels == {"human": 120}
+    assert kept.champion == made.challenger
 
 
 def test_deploy_makes_the_first_version_champion(first: LocalRun, store: ObjectStore) -> None:

@@ -55,6 +55,9 @@ class Slow:
     def under_way(self, run: str) -> bool:
         return False
 
+    def failure(self, run: str) -> str:
+        return ""
+
 
 def test_of_many_that_submit_one_does(store: ObjectStore, kfp: KfpServer) -> None:
     runs = ClusterRuns(kfp.url)
