@@ -98,6 +98,11 @@ def scrape(server: Server) -> dict[str, float]:
     return {name: float(value) for name, _, value in lines}
 
 
+def since(before: dict[str, float], after: dict[str, float], name: str) -> float:
+    """By how much one of them has risen; a label that was not seen before counts from 0."""
+    return after.get(name, 0.0) - before.get(name, 0.0)
+
+
 def is_ready(server: Server) -> bool:
     assert server.process.poll() is None, server.log.read_text()
     with contextlib.suppress(requests.ConnectionError):

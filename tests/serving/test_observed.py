@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 import requests
-from server_process import Server, running, scrape
+from server_process import Server, running, scrape, since
 
 import serving.kserve_import  # noqa: F401  kserve reads sys.argv when it is imported
 
@@ -25,14 +25,8 @@ pytestmark = pytest.mark.slow
 TEXTS = ["a fine film", "dull", "word " * 300, "xyzzyplugh"]
 
 
-@pytest.fixture
-def server(small_model: Path, tmp_path: Path) -> Iterator[Server]:
-    with running(str(small_model), tmp_path / "log") as started:
-        yield started
-
-
 @pytest.fixture(scope="module")
-def shared(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(str(small_model), tmp_path_factory.mktemp("server") / "log") as started:
         yield started
 
@@ -61,6 +55,7 @@ def ask_grpc(server: Server, metadata: Any = (), **fields: Any) -> tuple[pb.Mode
 
 
 def request_lines(server: Server) -> list[dict[str, Any]]:
+    """Those written so far."""
     return [line for line in map(json.loads, server.log.read_text().splitlines()) if line["event"] == "request"]
 
 
@@ -68,6 +63,7 @@ def test_metrics_after_requests_over_all_protocols(server: Server, small_model: 
     classifier = Classifier.load(small_model)
     expected = classifier.predict(TEXTS)
     tokens = sum(len(window) for window in classifier.engine.encode(TEXTS).windows)
+    before = scrape(server)
     predict_v1(server.url, "sentiment", TEXTS)
     predict_v2(server.url, "sentiment", TEXTS)
     predict_grpc(server.address, "sentiment", TEXTS)
@@ -75,8 +71,9 @@ def test_metrics_after_requests_over_all_protocols(server: Server, small_model: 
     assert requests.post(f"{server.url}/v2/models/other/infer", json={"inputs": []}, timeout=10).status_code == 404
     with pytest.raises(Exception, match="INVALID_ARGUMENT"):
         predict_grpc(server.address, "sentiment", [])
-    found = scrape(server)
-    statuses = {name: value for name, value in found.items() if name.startswith("everbert_requests_total")}
+    after = scrape(server)
+    found = {name: since(before, after, name) for name in after}
+    statuses = {name: value for name, value in found.items() if name.startswith("everbert_requests_total") and value}
     assert statuses == {
         f'everbert_requests_total{{protocol="{protocol}",status="{status}"}}': 1.0
         for protocol, status in [
@@ -94,20 +91,22 @@ def test_metrics_after_requests_over_all_protocols(server: Server, small_model: 
     assert found["everbert_confidence_sum"] == pytest.approx(3 * sum(p.confidence_score for p in expected), abs=1e-3)
     for label in ("Negative", "Positive"):
         count = sum(p.predicted_sentiment == label for p in expected)
-        assert found.get(f'everbert_predictions_total{{label="{label}"}}', 0) == 3 * count
+        assert count
+        assert found[f'everbert_predictions_total{{label="{label}"}}'] == 3 * count
     for protocol in ("v1", "v2", "grpc"):
         assert found[f'everbert_request_seconds_count{{protocol="{protocol}"}}'] == 2
-        assert found[f'everbert_requests_in_flight{{protocol="{protocol}"}}'] == 0
-    assert found[f'everbert_model_info{{name="sentiment",version="{classifier.version}"}}'] == 1
-    assert found["everbert_waiting_tokens"] == 0
-    assert sum(name.startswith("everbert_model_info") for name in found) == 1
+        assert after[f'everbert_requests_in_flight{{protocol="{protocol}"}}'] == 0
+    models = {name: value for name, value in after.items() if name.startswith("everbert_model_info")}
+    assert models == {f'everbert_model_info{{name="sentiment",version="{classifier.version}"}}': 1}
+    assert after["everbert_waiting_tokens"] == 0
 
 
 def test_each_request_has_one_log_line_without_its_text(server: Server, small_model: Path) -> None:
+    before = len(request_lines(server))
     ask_v1(server)
     ask_v1(server, instances=3)
     ask_grpc(server)
-    good, bad, over_grpc = request_lines(server)
+    good, bad, over_grpc = request_lines(server)[before:]
     assert (good["protocol"], good["status"], good["texts"]) == ("v1", "200", 4)
     assert good["model_version"] == Classifier.load(small_model).version
     assert good["windows"] > good["texts"]
@@ -119,7 +118,8 @@ def test_each_request_has_one_log_line_without_its_text(server: Server, small_mo
 
 
 def test_the_request_id_comes_back_and_is_logged(server: Server) -> None:
-    headers = {"x-request-id": "from the header".replace(" ", "-")}
+    before = len(request_lines(server))
+    headers = {"x-request-id": "from-the-header"}
     answers = [ask_v1(server, headers), ask_v2(server, headers, id="in-the-body"), ask_v2(server, id="in-the-body")]
     assert [answer.headers["x-request-id"] for answer in answers] == ["from-the-header"] * 2 + ["in-the-body"]
     assert [answer.json()["id"] for answer in answers[1:]] == ["in-the-body", "in-the-body"]
@@ -130,53 +130,53 @@ def test_the_request_id_comes_back_and_is_logged(server: Server) -> None:
     assert initial["x-request-id"] == "in-the-metadata"
     refused = ask_v1(server, headers, instances=[])
     assert (refused.status_code, refused.headers["x-request-id"]) == (400, "from-the-header")
-    assert [line["id"] for line in request_lines(server)] == [
+    assert [line["id"] for line in request_lines(server)[before:]] == [
         "from-the-header", "from-the-header", "in-the-body", "from-the-header", "in-the-message", "in-the-metadata",
         "from-the-header",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("unfit", ["", "x" * 200, "two\nlines", "größe"])
-def test_an_id_that_fits_no_header_is_replaced(shared: Server, unfit: str) -> None:
-    answer = ask_v2(shared, id=unfit)
+def test_an_id_that_fits_no_header_is_replaced(server: Server, unfit: str) -> None:
+    answer = ask_v2(server, id=unfit)
     assert answer.status_code == 200
     assert uuid.UUID(answer.headers["x-request-id"])
     assert answer.json()["id"] == (unfit or answer.headers["x-request-id"])
 
 
-def test_probabilities_of_all_classes_are_the_same_in_every_protocol(shared: Server, small_model: Path) -> None:
+def test_probabilities_of_all_classes_are_the_same_in_every_protocol(server: Server, small_model: Path) -> None:
     classifier = Classifier.load(small_model)
     expected = classifier.probabilities(classifier.score(TEXTS)).reshape(-1)
-    rows = ask_v1(shared, parameters={"probabilities": True}).json()["predictions"]
+    rows = ask_v1(server, parameters={"probabilities": True}).json()["predictions"]
     assert [list(row["probabilities"]) for row in rows] == [["Negative", "Positive"]] * 4
     for row in rows:
         assert row["probabilities"][row["predicted_sentiment"]] == row["confidence_score"]
     assert [v for row in rows for v in row["probabilities"].values()] == pytest.approx(expected, abs=2e-6)
-    by_parameter = ask_v2(shared, parameters={"probabilities": True}).json()["outputs"][-1]
+    by_parameter = ask_v2(server, parameters={"probabilities": True}).json()["outputs"][-1]
     assert (by_parameter["name"], by_parameter["shape"]) == ("probabilities", [4, 2])
     assert json.loads(by_parameter["parameters"]["classes"]) == ["Negative", "Positive"]
     assert by_parameter["data"] == pytest.approx(expected, abs=2e-6)
-    by_output = ask_v2(shared, outputs=[{"name": "probabilities"}]).json()["outputs"]
+    by_output = ask_v2(server, outputs=[{"name": "probabilities"}]).json()["outputs"]
     assert [output["name"] for output in by_output] == ["probabilities"]
-    answer, _ = ask_grpc(shared, parameters={"probabilities": pb.InferParameter(bool_param=True)})
+    answer, _ = ask_grpc(server, parameters={"probabilities": pb.InferParameter(bool_param=True)})
     found = InferResponse.from_grpc(answer).outputs[-1]
     assert (found.name, found.shape) == ("probabilities", [4, 2])
     assert list(found.data) == pytest.approx(expected, abs=2e-6)
 
 
-def test_nobody_gets_probabilities_unasked(shared: Server) -> None:
+def test_nobody_gets_probabilities_unasked(server: Server) -> None:
     for parameters in ({}, {"probabilities": False}):
-        assert "probabilities" not in ask_v1(shared, parameters=parameters).json()["predictions"][0]
-        assert len(ask_v2(shared, parameters=parameters).json()["outputs"]) == 6
+        assert "probabilities" not in ask_v1(server, parameters=parameters).json()["predictions"][0]
+        assert len(ask_v2(server, parameters=parameters).json()["outputs"]) == 6
 
 
 @pytest.mark.parametrize("parameters", [{"probabilities": "yes"}, {"probabilities": 1}, {"probabilites": True}])
-def test_a_wrong_parameter_is_named(shared: Server, parameters: dict[str, Any]) -> None:
-    for answer in (ask_v1(shared, parameters=parameters), ask_v2(shared, parameters=parameters)):
+def test_a_wrong_parameter_is_named(server: Server, parameters: dict[str, Any]) -> None:
+    for answer in (ask_v1(server, parameters=parameters), ask_v2(server, parameters=parameters)):
         assert answer.status_code == 400
         assert "parameter prob" in answer.json()["error"].replace("'", "")
 
 
-def test_parameters_that_are_no_object_are_refused(shared: Server) -> None:
-    assert ask_v1(shared, parameters=[True]).status_code == 400
-    assert ask_v2(shared, parameters=[True]).status_code == 400
+def test_parameters_that_are_no_object_are_refused(server: Server) -> None:
+    assert ask_v1(server, parameters=[True]).status_code == 400
+    assert ask_v2(server, parameters=[True]).status_code == 400

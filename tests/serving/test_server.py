@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import signal
 import socket
 import struct
 import threading
@@ -223,10 +222,3 @@ def test_a_taken_port_is_named_before_the_model_is_loaded(tmp_path: Path) -> Non
             process = start(str(tmp_path / "no model"), *ports, "{}", tmp_path / "log")
             assert process.wait(60) == 2
             assert f"port {port}" in (tmp_path / "log").read_text()
-
-
-def test_sigterm_ends_it_well(small_model: Path, tmp_path: Path) -> None:
-    with running(str(small_model), tmp_path / "log") as server:
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) == 0
-    assert '"stopped"' in server.log.read_text()
