@@ -13,12 +13,15 @@ from components.report import Section, page
 from components.storage import ObjectStore
 from pipelines.readable import columns
 
-_HEADER = ["when", "model", "verdict", "rows", "labels", "seconds", "CPU s", "GPU s", "gain by domain", "why"]
+_HEADER = ["when", "verdict", "gain by domain", "rows", "labels", "seconds", "CPU s", "GPU s"]
 _LONGEST_WHY = 60  # characters of it in a line on a terminal
-_EXPLAINED = (
-    "Rows: trained on, replayed ones included. Labels: what the retrain's own sources brought; pseudo-labels are named. "
-    "Seconds, CPU and GPU seconds: of prepare, train and evaluate; a GPU counts for as long as it was held. Gain: the "
-    "challenger's accuracy on the held-out rows of a domain, less the champion's; none where the champion stayed."
+_GAINED = (
+    "Accuracy of the challenger on the held-out rows of a domain, less the champion's; none where the champion stayed. "
+    "The chart adds up all promotions."
+)
+_COST = (
+    "Rows: trained on, replayed ones too. Labels: what the retrain's own sources brought; pseudo-labels are named. "
+    "Seconds, CPU and GPU seconds: of prepare, train and evaluate; a GPU counts for as long as it was held."
 )
 
 
@@ -62,7 +65,7 @@ def lead(result: dict[str, Any]) -> str:
     return (
         f"{total['trained']} trained, {total['promoted']} promoted, {total['not_done']} asked for and not done. All in "
         f"all {cost['seconds']:,.0f} seconds, {cost['cpu_seconds']:,.0f} CPU seconds, {cost['gpu_seconds']:,.0f} GPU "
-        f"seconds and {sum(total['labels'].values()):,} labels; accuracy gained: {_gain(total['gain']) or 'none'}."
+        f"seconds and {sum(total['labels'].values()):,} labels; accuracy gained: {_gain(total['gain'])}."
     )
 
 
@@ -71,9 +74,10 @@ def as_text(result: dict[str, Any]) -> str:
     where = [f"Report  {result['report']}"] if "report" in result else []
     if not result["lines"]:
         return "\n\n".join([lead(result), *where])
-    rows = [[*_numbers(line), _cut(_why(line)).ljust(_LONGEST_WHY)] for line in result["lines"]]
-    header = [*_HEADER[:-1], _HEADER[-1].ljust(_LONGEST_WHY)]
-    table = columns(header, [*rows, [*_totals_row(result["totals"]), ""]])
+    why = [_cut(_why(line)) for line in result["lines"]]
+    width = max(map(len, why))  # `columns` sets cells to the right
+    rows = [[*_numbers(line), text.ljust(width)] for line, text in zip(result["lines"], why, strict=True)]
+    table = columns([*_HEADER, "why".ljust(width)], [*rows, [*_totals_row(result["totals"]), ""]])
     return "\n\n".join(["\n".join(line.rstrip() for line in table.splitlines()), lead(result), *where])
 
 
@@ -82,24 +86,31 @@ def _sections(result: dict[str, Any]) -> list[Section]:
         return []
     gain = result["totals"]["gain"]
     drawn = [bars(list(gain), ["gain"], [list(gain.values())], "accuracy gained")] if gain else []
-    rows = [_numbers(line) for line in result["lines"]]
-    why = [[_when(line), line["verdict"], line["cause"], line["reason"], line["record"]] for line in result["lines"]]
+    rows = [*(_numbers(line) for line in result["lines"]), _totals_row(result["totals"])]
+    gained, cost = (
+        (_HEADER[:3], [row[:3] for row in rows]),
+        ([_HEADER[0], *_HEADER[3:]], [[row[0], *row[3:]] for row in rows]),
+    )
+    why = [(f"{_when(line)} {line['model_name']}: {line['verdict']}", _told(line)) for line in result["lines"]]
     return [
-        Section("The ledger", _EXPLAINED, table=(_HEADER[:-1], [*rows, _totals_row(result["totals"])])),
-        *([Section("Gained by domain", "Over all promotions.", figures=drawn)] if drawn else []),
-        Section("Why", table=(["when", "verdict", "asked for because", "what came of it", "record"], why)),
+        Section("What was gained", _GAINED, table=gained, figures=drawn),
+        Section("What it cost", _COST, table=cost),
+        Section("Why", facts=why),
     ]
 
 
 def _numbers(line: dict[str, Any]) -> list[str]:
-    gain = _gain(line["gain"]) if line["gain"] or line["verdict"] in NOT_DONE else "first model"
-    amounts = _amounts(line["rows"], line["labels"], line["cost"])
-    return [_when(line), line["model_name"], line["verdict"], *amounts, gain or "-"]
+    first = not line["gain"] and line["verdict"] not in NOT_DONE
+    gain = "first model" if first else _gain(line["gain"])
+    return [_when(line), line["verdict"], gain, *_amounts(line["rows"], line["labels"], line["cost"])]
 
 
 def _totals_row(total: dict[str, Any]) -> list[str]:
-    amounts = _amounts(total["rows"], total["labels"], total["cost"])
-    return ["all", "", f"{total['promoted']} of {total['trained']}", *amounts, _gain(total["gain"]) or "-"]
+    promoted, amounts = (
+        f"{total['promoted']} of {total['trained']}",
+        _amounts(total["rows"], total["labels"], total["cost"]),
+    )
+    return ["all", promoted, _gain(total["gain"]), *amounts]
 
 
 def _amounts(rows: int, labels: dict[str, int], cost: dict[str, float]) -> list[str]:
@@ -109,8 +120,8 @@ def _amounts(rows: int, labels: dict[str, int], cost: dict[str, float]) -> list[
 
 
 def _gain(gain: dict[str, float]) -> str:
-    ranked = sorted(gain.items(), key=lambda item: -item[1])
-    return ", ".join(f"{domain} {value:+.3f}" for domain, value in ranked)
+    changed = sorted(((domain, value) for domain, value in gain.items() if value), key=lambda item: -item[1])
+    return ", ".join(f"{domain} {value:+.3f}" for domain, value in changed) or "none"
 
 
 def _when(line: dict[str, Any]) -> str:
@@ -118,8 +129,13 @@ def _when(line: dict[str, Any]) -> str:
 
 
 def _why(line: dict[str, Any]) -> str:
-    """What asked for a retrain that was done, what stood in the way of one that was not."""
-    return str(line["reason"] if line["verdict"] in NOT_DONE else line["cause"])
+    """What asked for a retrain that was done, what stood in the way of one that was not (the last sentence of it)."""
+    return str(line["reason"]).rstrip(".").split(". ")[-1] if line["verdict"] in NOT_DONE else str(line["cause"])
+
+
+def _told(line: dict[str, Any]) -> str:
+    record = f" ({line['record']})" if line["record"] else ""
+    return f"Asked for: {line['cause'].rstrip('.')}. Came of it: {line['reason'].rstrip('.')}{record}."
 
 
 def _cut(text: str) -> str:
