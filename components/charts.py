@@ -18,7 +18,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 # Placeholders that matplotlib draws with; `_svg` replaces each by a CSS variable so that dark mode works.
 INK, FAINT, RULE = "#010101", "#020202", "#030303"
-SERIES = ("#040404", "#050505", "#060606", "#070707")
+SERIES = ("#040404", "#050505", "#060606", "#070707", "#0b0b0b", "#0c0c0c")
+MARKERS = "os^Dvx"  # lines that lie on each other, or have no colour for the reader, are told apart by these
 GOOD, WARN, BAD = "#080808", "#090909", "#0a0a0a"
 VARIABLES = {INK: "--ink", FAINT: "--faint", RULE: "--rule", GOOD: "--good", WARN: "--warn", BAD: "--bad"} | {
     colour: f"--c{i}" for i, colour in enumerate(SERIES)
@@ -90,7 +91,7 @@ def lines(
     """One line for each series over the same `x`."""
     figure, axes = _axes(xlabel, label)
     for s, (name, heights) in enumerate(zip(series, values, strict=True)):
-        axes.plot(x, heights, marker="o", markersize=4, label=name, color=SERIES[s % len(SERIES)])
+        axes.plot(x, heights, marker=MARKERS[s % len(MARKERS)], markersize=4, label=name, color=SERIES[s % len(SERIES)])
     if all(float(value).is_integer() for value in x):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")
