@@ -176,6 +176,13 @@ class RetrainSettings:
     )
     minimum_measured: int = setting(50, "fewest labelled rows on which a loss is measured", minimum=1)
     minimum_labels: int = setting(200, "fewest labelled new rows that a retrain needs", minimum=1)
+    pseudo_confidence: float = setting(
+        0.0,
+        "calibrated confidence from which the champion's answers on new texts without a label train its successor too; "
+        "they never judge; 0: none do",
+        minimum=0,
+        maximum=1,
+    )
     cooldown_hours: float = setting(24, "hours from one retrain to the next, at least", minimum=0, maximum=8760)
     weekly_cap: int = setting(2, "most retrains in seven days", minimum=0, maximum=1000)
     annotation_rows: int = setting(200, "most texts in one request for labels", minimum=0, maximum=100_000)
@@ -192,6 +199,7 @@ class ServingSettings:
         8192, "tokens that may wait for the model, about; a request too many is refused with 429", minimum=1
     )
     poll_seconds: float = setting(1.0, "how often the server looks for a new champion", minimum=0.05, maximum=3600)
+    page_megabytes: int = setting(50, "largest file that the page of --page takes", minimum=1)
     threads: int = setting(0, "CPU threads of the model; 0: as many as there are cores", minimum=0)
 
 

@@ -56,6 +56,12 @@ def page(title: str, verdict: str, sections: Sequence[Section], status: Status |
     return template.render(title=title, verdict=verdict, sections=sections, status=status)
 
 
+def style() -> str:
+    """The rules that every page shares."""
+    template = resources.files("components").joinpath("report.html").read_text("utf-8")
+    return template.partition("<style>")[2].partition("</style>")[0]
+
+
 def shown(value: Any) -> str:
     """A value for a reader: four significant digits, grouped thousands, yes and no."""
     if isinstance(value, bool | np.bool_):

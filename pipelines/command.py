@@ -121,6 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--name", default="sentiment", metavar="NAME", help="name in the addresses (default: %(default)s)")
     flag("--http-port", type=int, default=8080, metavar="P", help="REST port (default: %(default)s)")
     flag("--grpc-port", type=int, default=8081, metavar="Q", help="gRPC port (default: %(default)s)")
+    flag("--page", action="store_true", help="a page for people at /: type a text, hand in a table")
     run_sections = ("data", "training", "promotion", "drift", "retrain", "batch")
     flag = command("run", _run, "Close the loop on this machine: train, serve, drift, retrain, recover.", *run_sections)
     flag("--base-model", default=_BASE_MODEL, metavar="DIR_OR_HUB_ID", help="pre-trained BERT (default: %(default)s)")
@@ -254,7 +255,8 @@ def _serve(arguments: argparse.Namespace) -> Result:
     from serving.server import serve
 
     settings = config.from_flags(arguments).serving
-    serve(arguments.model, arguments.name, arguments.http_port, arguments.grpc_port, settings)
+    ports = arguments.http_port, arguments.grpc_port
+    serve(arguments.model, arguments.name, *ports, settings, page=arguments.page)
     return {"served": arguments.model}
 
 

@@ -29,8 +29,8 @@ class SentimentPredictor(Model):
     def __init__(self, name: str, classifier: Classifier, settings: ServingSettings) -> None:
         super().__init__(name)
         self._settings = settings
-        self._batcher = MicroBatcher(settings.batch_tokens, settings.queue_tokens, metrics.BATCH_TOKENS.observe)
-        metrics.watch(lambda: self._batcher.waiting_tokens)
+        self.batcher = MicroBatcher(settings.batch_tokens, settings.queue_tokens, metrics.BATCH_TOKENS.observe)
+        metrics.watch(lambda: self.batcher.waiting_tokens)
         self.replace(classifier)
         self.ready = True
 
@@ -41,7 +41,7 @@ class SentimentPredictor(Model):
 
     def close(self) -> None:
         """Answer what waits, then take no more."""
-        self._batcher.close()
+        self.batcher.close()
 
     def get_input_types(self) -> list[dict]:
         return [{"name": INPUT_NAME, "datatype": "BYTES", "shape": [-1]}]
@@ -62,7 +62,7 @@ class SentimentPredictor(Model):
         return {"predictions": _rows(answer)}
 
     async def _answer(self, asked: Asked) -> "_Answer":
-        scored = await asyncio.wrap_future(self._batcher.submit(self.classifier, asked.texts))
+        scored = await asyncio.wrap_future(self.batcher.submit(self.classifier, asked.texts))
         answer = _Answer(scored, asked)
         metrics.QUEUE.observe(scored.queue_seconds)
         metrics.predicted(answer.predictions)

@@ -12,14 +12,18 @@ from components import logs
 from components.config import ServingSettings
 from components.errors import ResourceError
 from serving.follower import Follower, first
-from serving.kserve_server import Server
+from serving.kserve_server import Server, app
+from serving.page import add_page
 from serving.predictor import SentimentPredictor
 
 
-def serve(model: str, name: str, http_port: int, grpc_port: int, settings: ServingSettings) -> None:
+def serve(
+    model: str, name: str, http_port: int, grpc_port: int, settings: ServingSettings, *, page: bool = False
+) -> None:
     """Serve until SIGTERM, V1 and V2 on `http_port`, gRPC V2 on `grpc_port`, on all interfaces.
 
-    `model` is a model folder, loaded once, or s3://BUCKET/models/NAME, whose champion is followed.
+    `model` is a model folder, loaded once, or s3://BUCKET/models/NAME, whose champion is followed. With `page`, a page
+    for people at `/`.
     Raises ResourceError (a port is taken), ModelFolderError, StorageError; nothing listens before the model is warm.
     """
     logs.configure()
@@ -28,6 +32,8 @@ def serve(model: str, name: str, http_port: int, grpc_port: int, settings: Servi
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
     classifier, champion = first(model)
     predictor = SentimentPredictor(name, classifier, settings)
+    if page:
+        add_page(app, predictor, settings)
     if champion is not None:
         Follower(model, champion, predictor.replace, settings.poll_seconds).start()
     logs.event(

@@ -45,13 +45,13 @@ class Tab:
             raise RuntimeError(f"{method}: {message['error']}")
         return message["result"]
 
-    def show(self, path: Path, width: int, scheme: str) -> None:
-        """Load a file as a screen of `width` CSS pixels shows it, in the scheme light or dark."""
+    def show(self, page: Path | str, width: int, scheme: str) -> None:
+        """Load a file or an address as a screen of `width` CSS pixels shows it, in the scheme light or dark."""
         phone = width < 600
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=phone)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.requests, self.problems = [], []
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=page.as_uri() if isinstance(page, Path) else page)
         while self._next().get("method") != "Page.loadEventFired":
             pass
 

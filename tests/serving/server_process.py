@@ -25,8 +25,10 @@ from components.config import ServingSettings
 from components.errors import InputError
 from serving.server import serve
 model, http, grpc, settings = sys.argv[1:]
+chosen = json.loads(settings)
+page = chosen.pop("page", False)
 try:
-    serve(model, "sentiment", int(http), int(grpc), ServingSettings(**json.loads(settings)))
+    serve(model, "sentiment", int(http), int(grpc), ServingSettings(**chosen), page=page)
 except InputError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)

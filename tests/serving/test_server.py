@@ -222,3 +222,8 @@ def test_a_taken_port_is_named_before_the_model_is_loaded(tmp_path: Path) -> Non
             process = start(str(tmp_path / "no model"), *ports, "{}", tmp_path / "log")
             assert process.wait(60) == 2
             assert f"port {port}" in (tmp_path / "log").read_text()
+
+
+def test_without_the_flag_there_is_no_page(server: Server) -> None:
+    assert requests.get(f"{server.url}/", timeout=10).json() == {"status": "alive"}
+    assert requests.post(f"{server.url}/page/table?name=a.csv", data=b"text\ngood\n", timeout=10).status_code == 404
