@@ -17,7 +17,7 @@ from typing import Any
 from drift_rows import BASE, FOREIGN, SAMPLES
 from intervals import table
 
-from components import config
+from components import config, logs
 from components.backtest.outcome import mean
 from components.backtest.policies import named
 from components.data.sources import read
@@ -38,6 +38,8 @@ def main() -> None:
     parser.add_argument("--config", help="settings file, as for everbert")
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
     options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    logs.configure(path=options.work / "events.log")  # each step as it is done, for those who wait
     stream = write_stream(options.work)
     found = {}
     for place, seed in enumerate(options.seeds):
@@ -55,7 +57,6 @@ def main() -> None:
 
 def write_stream(work: Path) -> list[str]:
     """The four CSV files, in the order of time."""
-    work.mkdir(parents=True, exist_ok=True)
     movies = [(row.text, row.label) for row in read(str(SAMPLES / "movies.tar.gz"), config.DataSettings())]
     domains = {"movies": movies} | {name: _labelled(file) for name, file in FOREIGN.items()}
     for name, rows in domains.items():

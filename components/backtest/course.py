@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -100,9 +100,7 @@ def follow(policy: Policy, plan: Plan, first: Champion, folder: Path, seen: Call
             classifier = Classifier.load(champion.model)
             trigger.took_over(champion.model)
         steps.append(_step(window, accuracy, verdict, made, champion))
-        logs.event(
-            "backtest_step", policy=policy.name, window=window.number, accuracy=accuracy, verdict=verdict.verdict
-        )
+        logs.event("backtest_step", policy=policy.name, **asdict(steps[-1]))
         seen(steps[-1])
     return steps
 
