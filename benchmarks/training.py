@@ -16,17 +16,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from drift_rows import BASE, SAMPLES
+from drift_rows import BASE
 from intervals import table
+from operations import mixed_texts, operations, peak
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from components.classifier.engine import Engine
@@ -77,13 +77,13 @@ def _compare(shape: str, options: argparse.Namespace) -> list[tuple[object, ...]
             seconds[name].append(train(data_set, _model(shape)))
     config = _model(shape).config
     lengths = _lengths(data_set)
-    work = sum(_operations(length, config) for length in lengths)
+    work = 3 * operations(lengths, config)  # forward once, and backward twice as much
     typical = {name: median(found) for name, found in seconds.items()}
     return [
         (shape, f"{name}, {str(kind).removeprefix('torch.')}", f"{sum(lengths) / typical[name]:.0f}",
          f"{min(seconds[name]) / typical[name]:.2f} to {max(seconds[name]) / typical[name]:.2f}",
          f"{typical['Trainer, defaults'] / typical[name]:.2f}", f"{typical['Trainer, best'] / typical[name]:.2f}",
-         f"{work / typical[name] / _peak(kind, config.hidden_size):.0%}")
+         f"{work / typical[name] / peak(kind, config.hidden_size):.0%}")
         for name, (kind, _) in ways.items()
     ]  # fmt: skip
 
@@ -138,43 +138,15 @@ def _lengths(data_set: DataSet) -> list[int]:
     return [len(ids) for ids in _tokenizer()(texts, truncation=True, max_length=MAX_LENGTH)["input_ids"]]
 
 
-def _operations(length: int, config: Any) -> float:
-    """Floating point operations that one text of so many tokens takes: forward once, backward twice as many."""
-    hidden, inner = config.hidden_size, config.intermediate_size
-    layer = 2 * length * (4 * hidden**2 + 2 * hidden * inner) + 4 * length**2 * hidden
-    return 3.0 * config.num_hidden_layers * layer
-
-
-def _peak(dtype: torch.dtype, hidden: int) -> float:
-    """Operations a CPU second of the largest matrix product of a layer, for 2,048 tokens."""
-    left, right = torch.randn(2048, hidden).to(dtype), torch.randn(4 * hidden, hidden).to(dtype)
-    reached = []
-    for _ in range(20):
-        started = time.process_time()
-        for _ in range(5):
-            torch.nn.functional.linear(left, right)
-        reached.append(5 * 2 * 2048 * 4 * hidden**2 / (time.process_time() - started))
-    return max(reached)
-
-
 def _texts(work: Path, count: int) -> DataSet:
     """A data set of `count` texts, nearly all of them to train on."""
     folder, source = work / f"texts-{count}", work / f"texts-{count}.csv"
     if not folder.is_dir():
         work.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(_mixed(count), columns=["text", "label"]).to_csv(source, index=False)
+        pd.DataFrame(mixed_texts(count), columns=["text", "label"]).to_csv(source, index=False)
         shares = {"test_share": 0, "validation_share": 0.02, "minimum_rows": 1, "near_duplicate_similarity": 1}
         prepare([str(source)], folder, load(None, {"data": shares}).data)
     return DataSet.load(folder)
-
-
-def _mixed(count: int) -> Iterable[tuple[str, int]]:
-    generator = np.random.default_rng(13)
-    rows = pd.read_csv(SAMPLES / "incoming" / "products.csv").merge(pd.read_csv(SAMPLES / "labels" / "products.csv"))
-    for number in range(count):
-        same = rows[rows["label"] == number % 2]["text"]
-        joined = 1 if generator.random() < 0.4 else int(generator.integers(5, 13))  # of about 20 tokens each
-        yield " ".join(same.sample(joined, random_state=number)), number % 2
 
 
 def _require_accelerate(folder: Path) -> None:

@@ -128,7 +128,7 @@ class Engine:
     def _packed(self) -> PackedBert | None:
         """The model's weights as they are now, for packed batches; None if it is no BERT classifier."""
         with torch.inference_mode():
-            return PackedBert(self.model, self._dtype) if supports(self.model) else None
+            return PackedBert(self.model, self._dtype, frozen=True) if supports(self.model) else None
 
     @property
     def description(self) -> dict[str, str]:

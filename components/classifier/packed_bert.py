@@ -22,18 +22,20 @@ from torch.nn.functional import dropout, embedding, layer_norm, linear, scaled_d
 from transformers import BertForSequenceClassification, PreTrainedModel
 from transformers.activations import ACT2FN
 
+from components.classifier.products import Product, product
+
 Affine = tuple[Tensor, Tensor]  # weight and bias
 
 
 @dataclass(frozen=True)
 class _Layer:
-    query: Affine
-    key_value: Affine
-    query_key_value: Affine
-    attention_output: Affine
+    query: Product
+    key_value: Product
+    query_key_value: Product
+    attention_output: Product
     attention_norm: Affine
-    intermediate: Affine
-    output: Affine
+    intermediate: Product
+    output: Product
     output_norm: Affine
 
 
@@ -69,11 +71,12 @@ def supports(model: PreTrainedModel) -> bool:
 class PackedBert:
     """The weights of a BERT classifier as they are at the time, products in `dtype`, ready for packed batches.
 
-    Gradients flow back to the model's parameters unless the call is in `torch.inference_mode`. A model in training
-    mode drops out what it is set to.
+    Of `frozen` weights the layout is the fastest, and no gradients flow. Else they flow back to the model's parameters,
+    and a model in training mode drops out what it is set to.
     """
 
-    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+    def __init__(self, model: Any, dtype: torch.dtype, *, frozen: bool) -> None:
+        self._frozen = frozen
         config = model.config
         self._dropout = config.hidden_dropout_prob if model.training else 0.0
         self._head_dropout = model.dropout.p if model.training else 0.0
@@ -114,25 +117,25 @@ class PackedBert:
 
     def _attend(self, hidden: Tensor, layer: _Layer, groups: list[_Group]) -> Tensor:
         """Attention of every token over its own text, with the residual and its norm: [tokens, hidden]."""
-        projected = linear(hidden.to(self._dtype), *layer.query_key_value)
+        projected = layer.query_key_value(hidden.to(self._dtype))
         attended = []
         for group in groups:
             query, key, value = self._by_head(projected[group.tokens], group, 3)
             found = _attention(query, key, value)
             attended.append(found.transpose(1, 2).reshape(-1, hidden.shape[1]))
-        mixed = self._drop(linear(torch.cat(attended), *layer.attention_output))
+        mixed = self._drop(layer.attention_output(torch.cat(attended)))
         return self._norm(hidden + mixed, layer.attention_norm)
 
     def _attend_first(self, hidden: Tensor, first: Tensor, layer: _Layer, groups: list[_Group]) -> Tensor:
         """The same for the rows `first` alone, one for each text: [texts, hidden]."""
         cls, products = hidden.index_select(0, first), hidden.to(self._dtype)
-        queries, projected = linear(products.index_select(0, first), *layer.query), linear(products, *layer.key_value)
+        queries, projected = layer.query(products.index_select(0, first)), layer.key_value(products)
         attended = []
         for group in groups:
             key, value = self._by_head(projected[group.tokens], group, 2)
             query = queries[group.texts].view(group.count, 1, self._heads, -1).transpose(1, 2)
             attended.append(_attention(query, key, value).reshape(group.count, -1))
-        mixed = self._drop(linear(torch.cat(attended), *layer.attention_output))
+        mixed = self._drop(layer.attention_output(torch.cat(attended)))
         return self._norm(cls + mixed, layer.attention_norm)
 
     def _by_head(self, projected: Tensor, group: _Group, parts: int) -> tuple[Tensor, ...]:
@@ -141,8 +144,8 @@ class PackedBert:
         return split.permute(2, 0, 3, 1, 4).unbind(0)
 
     def _feed_forward(self, hidden: Tensor, layer: _Layer) -> Tensor:
-        inner = self._activation(linear(hidden.to(self._dtype), *layer.intermediate))
-        return self._norm(hidden + self._drop(linear(inner, *layer.output)), layer.output_norm)
+        inner = layer.intermediate(hidden.to(self._dtype))
+        return self._norm(hidden + self._drop(layer.output(inner)), layer.output_norm)
 
     def _drop(self, values: Tensor) -> Tensor:
         return dropout(values, self._dropout) if self._dropout else values
@@ -152,20 +155,22 @@ class PackedBert:
 
     def _layer(self, layer: Any) -> _Layer:
         attention, output = layer.attention.self, layer.attention.output
-        query, key, value = (self._products(part) for part in (attention.query, attention.key, attention.value))
         return _Layer(
-            query=query,
-            key_value=_stack(key, value),
-            query_key_value=_stack(query, key, value),
-            attention_output=self._products(output.dense),
+            query=self._product(attention.query),
+            key_value=self._product(attention.key, attention.value),
+            query_key_value=self._product(attention.query, attention.key, attention.value),
+            attention_output=self._product(output.dense),
             attention_norm=_affine(output.LayerNorm),
-            intermediate=self._products(layer.intermediate.dense),
-            output=self._products(layer.output.dense),
+            intermediate=self._product(layer.intermediate.dense, activation=self._activation),
+            output=self._product(layer.output.dense),
             output_norm=_affine(layer.output.LayerNorm),
         )
 
-    def _products(self, module: Any) -> Affine:
-        return _affine(module, self._dtype)
+    def _product(self, *modules: Any, activation: Product | None = None) -> Product:
+        """One product that gives the results of several linear layers side by side."""
+        weights, biases = zip(*(_affine(module, self._dtype) for module in modules), strict=True)
+        weight, bias = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in (weights, biases))
+        return product(weight, bias, activation, frozen=self._frozen)
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -187,10 +192,6 @@ def _float32(weight: Tensor) -> Tensor:
 def _means(hidden: Tensor, groups: list[_Group]) -> Tensor:
     """[texts, hidden] means over each text's tokens."""
     return torch.cat([hidden[g.tokens].view(g.count, g.length, -1).mean(dim=1) for g in groups])
-
-
-def _stack(*parts: Affine) -> Affine:
-    return torch.cat([weight for weight, _ in parts]), torch.cat([bias for _, bias in parts])
 
 
 def _groups(lengths: list[int]) -> Iterator[_Group]:

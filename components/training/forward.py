@@ -20,7 +20,7 @@ class TrainingForward(nn.Module):
     def forward(self, texts: Sequence[Sequence[int]]) -> Tensor:
         """[n, classes] float32 logits of n lists of token ids."""
         if supports(self.model):
-            logits: Tensor = PackedBert(self.model, self._dtype)(texts)[0]
+            logits: Tensor = PackedBert(self.model, self._dtype, frozen=False)(texts)[0]
             return logits
         padded = self._pad({"input_ids": texts}, return_tensors="pt").to(self._device)
         with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):

@@ -81,7 +81,7 @@ def test_one_layer_and_one_text() -> None:
     torch.manual_seed(4)
     config = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=20)
     model = BertForSequenceClassification(config).eval()
-    logits, embeddings = PackedBert(model, torch.float32)([[101, 7592, 102]])
+    logits, embeddings = PackedBert(model, torch.float32, frozen=False)([[101, 7592, 102]])
     with torch.no_grad():
         expected = model(torch.tensor([[101, 7592, 102]])).logits
     torch.testing.assert_close(logits, expected)

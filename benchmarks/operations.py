@@ -1,0 +1,49 @@
+"""Texts of mixed length, how many operations a BERT takes for them, and how many a processor can do."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from drift_rows import SAMPLES
+
+TOKENS = 2048  # in the matrix product whose speed is the peak
+
+
+def mixed_texts(count: int) -> Iterator[tuple[str, int]]:
+    """(text, label): two in five are single snippets of samples/, the rest several of one label, 100 to 250 tokens."""
+    generator = np.random.default_rng(13)
+    rows = pd.read_csv(SAMPLES / "incoming" / "products.csv").merge(pd.read_csv(SAMPLES / "labels" / "products.csv"))
+    by_label = [rows[rows["label"] == label]["text"] for label in (0, 1)]
+    for number in range(count):
+        joined = 1 if generator.random() < 0.4 else int(generator.integers(5, 13))  # of about 20 tokens each
+        yield " ".join(by_label[number % 2].sample(joined, random_state=number)), number % 2
+
+
+def operations(lengths: Sequence[int], config: Any, *, first_row_only: bool = False) -> float:
+    """Floating point operations of a forward pass over texts of so many tokens, without padding.
+
+    With `first_row_only` the last layer computes the [CLS] row alone, after the keys and values of all.
+    """
+    hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    total = 0.0
+    for length in lengths:
+        whole = 2 * length * (4 * hidden**2 + 2 * hidden * inner) + 4 * length**2 * hidden
+        last = 2 * (2 * length + 2) * hidden**2 + 4 * hidden * inner + 4 * length * hidden
+        total += (layers - 1) * whole + (last if first_row_only else whole)
+    return total
+
+
+def peak(dtype: torch.dtype, hidden: int) -> float:
+    """Operations a CPU second of a layer's largest matrix product, the best of many."""
+    left, right = torch.randn(TOKENS, hidden).to(dtype), torch.randn(4 * hidden, hidden).to(dtype)
+    reached = []
+    with torch.inference_mode():
+        for _ in range(20):
+            started = time.process_time()
+            for _ in range(5):
+                torch.nn.functional.linear(left, right)
+            reached.append(5 * 2 * TOKENS * 4 * hidden**2 / (time.process_time() - started))
+    return max(reached)

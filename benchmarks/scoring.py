@@ -1,0 +1,202 @@
+"""How fast the engine scores, beside what a user would take instead, on the same model and texts.
+
+    python benchmarks/scoring.py                      MiniLM, 2,000 texts, 5 repeats: an hour of one core
+    python benchmarks/scoring.py --texts 400 --repeats 3
+    python benchmarks/scoring.py --shape base --texts 200
+
+One thread, CPU seconds, tokenization included, in turns; medians count. The texts have the lengths of a mix of tweets
+and reviews: two in five are single snippets of samples/, the others several snippets of one label joined to 100 to 250
+tokens, in random order. MiniLM is fine-tuned on movies first; BERT-base has its shape and random weights. ONNX Runtime
+and OpenVINO, which Everbert does not need, go into a folder of their own; they and the padded torch pass get the texts
+sorted by length. The share of the peak is of the speed of the model's own largest matrix product.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from drift_rows import BASE, data_set_of, split_settings
+from intervals import table
+from numpy.typing import NDArray
+from operations import mixed_texts, operations, peak
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    pipeline,
+)
+
+from components.classifier.engine import Engine
+from components.classifier.model_folder import base_model_path
+from components.progress import progress
+from components.training.train import train
+
+MAX_LENGTH, PADDED_TOKENS = 256, 2048
+OTHERS = ("onnxruntime", "openvino", "openvino-telemetry", "onnx", "onnxscript", "onnx_ir", "ml_dtypes")
+Score = Callable[[Sequence[str]], NDArray[np.int64]]
+"""Texts to the labels' numbers."""
+
+
+def main() -> None:
+    """Measure in turns, print."""
+    options = _options()
+    torch.set_num_threads(1)
+    _require_others(options.work / "others")
+    model, tokenizer = _model(options), AutoTokenizer.from_pretrained(base_model_path(BASE))
+    texts = [text for text, _ in mixed_texts(options.texts)]
+    lengths = [len(ids) for ids in tokenizer(texts, truncation=True, max_length=MAX_LENGTH)["input_ids"]]
+    ways = _ways(model, tokenizer, options.work)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    labels: dict[str, NDArray[np.int64]] = {}
+    for _ in progress(range(options.repeats), description=options.shape, unit="repeat"):
+        for name, score in ways.items():
+            started = time.process_time()
+            labels[name] = score(texts)
+            seconds[name].append(time.process_time() - started)
+    print(f"{len(texts)} texts, mean {np.mean(lengths):.0f} tokens; medians of {options.repeats}\n")
+    print(_table(seconds, labels, lengths, model.config))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path(".everbert/bench/scoring"), help="folder for what it makes")
+    parser.add_argument("--shape", choices=("minilm", "base"), default="minilm")
+    parser.add_argument("--texts", type=int, default=2000)
+    parser.add_argument("--repeats", type=int, default=5)
+    return parser.parse_args()
+
+
+def _table(
+    seconds: dict[str, list[float]], labels: dict[str, NDArray[np.int64]], lengths: list[int], config: Any
+) -> str:
+    first, padded = list(seconds)[:2]
+    typical = {name: median(found) for name, found in seconds.items()}
+    lines = []
+    for name, taken in typical.items():
+        own = name.startswith("Everbert")
+        done = operations(lengths, config, first_row_only=own)
+        reached = (
+            f"{done / taken / peak(torch.bfloat16 if 'bfloat16' in name else torch.float32, config.hidden_size):.0%}"
+        )
+        lines.append(
+            (name, f"{sum(lengths) / taken:.0f}", f"{min(seconds[name]) / taken:.2f} to {max(seconds[name]) / taken:.2f}",
+             f"{typical[first] / taken:.2f}", f"{typical[padded] / taken:.2f}", reached,
+             f"{np.mean(labels[name] == labels[first]):.2%}")
+        )  # fmt: skip
+    columns = ("engine", "tokens a CPU second", "spread", "x batch 1", "x batch 32", "share of the peak", "same labels")
+    return table(columns, lines)
+
+
+def _ways(model: Any, tokenizer: Any, work: Path) -> dict[str, Score]:
+    """By name; the first two are the baselines."""
+    piped = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+
+    def by_pipeline(batch_size: int) -> Score:
+        def score(texts: Sequence[str]) -> NDArray[np.int64]:
+            found = piped(list(texts), batch_size=batch_size, truncation=True, max_length=MAX_LENGTH)
+            return np.array([model.config.label2id[one["label"]] for one in found])
+
+        return score
+
+    def by_engine(precision: str) -> Score:
+        engine = Engine(model, tokenizer, MAX_LENGTH, precision)
+        engine._frozen = engine._packed()  # as `Engine.load` leaves it
+        return lambda texts: engine.score(texts).logits.argmax(axis=1)
+
+    def by_torch(inputs: dict[str, Any]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            logits: NDArray[np.float32] = model(**{k: torch.from_numpy(v) for k, v in inputs.items()}).logits.numpy()
+            return logits
+
+    return {
+        "transformers pipeline, batch 1": by_pipeline(1),
+        "transformers pipeline, batch 32, as they come": by_pipeline(32),
+        "torch, sorted, float32": _sorted(by_torch, tokenizer),
+        "ONNX Runtime, sorted, float32": _sorted(_onnx(model, work), tokenizer),
+        "OpenVINO, sorted, float32": _sorted(_openvino(model, "f32"), tokenizer),
+        "OpenVINO, sorted, bfloat16": _sorted(_openvino(model, "bf16"), tokenizer),
+        "Everbert, float32": by_engine("float32"),
+        "Everbert, bfloat16": by_engine("bfloat16"),
+    }
+
+
+def _sorted(forward: Callable[[dict[str, Any]], NDArray[np.float32]], tokenizer: Any) -> Score:
+    """In batches of similar length, padded."""
+
+    def score(texts: Sequence[str]) -> NDArray[np.int64]:
+        encoded = tokenizer(list(texts), truncation=True, max_length=MAX_LENGTH)["input_ids"]
+        order = np.argsort([len(ids) for ids in encoded], kind="stable")
+        labels, start = np.empty(len(texts), dtype=np.int64), 0
+        for end in range(1, len(order) + 1):
+            if end == len(order) or (end + 1 - start) * len(encoded[order[end]]) > PADDED_TOKENS:
+                part = order[start:end]
+                padded = tokenizer.pad({"input_ids": [encoded[i] for i in part]}, return_tensors="np")
+                labels[part] = forward(
+                    {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}
+                ).argmax(axis=1)
+                start = end
+        return labels
+
+    return score
+
+
+def _onnx(model: Any, work: Path) -> Callable[[dict[str, Any]], NDArray[np.float32]]:
+    import onnxruntime
+
+    path = work / "model.onnx"
+    example = torch.ones(2, 8, dtype=torch.long)
+    shape = {0: "texts", 1: "tokens"}
+    torch.onnx.export(
+        model, (example, torch.ones_like(example)), str(path), input_names=["input_ids", "attention_mask"],
+        output_names=["logits"], dynamic_axes={"input_ids": shape, "attention_mask": shape}, dynamo=False,
+    )  # fmt: skip
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(["logits"], inputs)[0]
+
+
+def _openvino(model: Any, precision: str) -> Callable[[dict[str, Any]], NDArray[np.float32]]:
+    import openvino
+
+    example = torch.ones(2, 8, dtype=torch.long)
+    converted = openvino.convert_model(model, example_input={"input_ids": example, "attention_mask": example})
+    compiled = openvino.Core().compile_model(
+        converted, "CPU", {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": precision}
+    )
+    return lambda inputs: compiled(inputs)["logits"]
+
+
+def _model(options: argparse.Namespace) -> Any:
+    if options.shape == "base":
+        torch.manual_seed(13)
+        return BertForSequenceClassification(BertConfig(num_labels=2)).eval()
+    folder = options.work / "model"
+    if not folder.is_dir():
+        options.work.mkdir(parents=True, exist_ok=True)
+        data_set_of(options.work)
+        train(options.work / "movies", folder, split_settings(), base_model=BASE)
+    return AutoModelForSequenceClassification.from_pretrained(folder).eval()
+
+
+def _require_others(folder: Path) -> None:
+    """Install the other engines into a folder, and start again with it."""
+    if find_spec("openvino"):
+        return
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, *OTHERS]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"PYTHONPATH": str(folder.resolve())})  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The matrix products of the packed forward pass: x to x W' + b, and GELU of it, by the fastest kernel there is.
+
+oneDNN, which torch ships, multiplies faster if the weights are laid out for it once, and applies the activation while
+the result is still in the cache. torch has that under a private name, so it is used only where it works (torch is
+pinned, and parity with transformers is measured before a model serves); elsewhere the products are torch's own.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+Product = Callable[[Tensor], Tensor]
+_ROWS = 2048  # for so many the layout is chosen; others work as well
+
+
+def product(weight: Tensor, bias: Tensor, activation: Product | None = None, *, frozen: bool = False) -> Product:
+    """The function of [rows, in] that gives [rows, out] for a [out, in] weight; `frozen` if that will never change."""
+    if frozen and weight.device.type == "cpu":
+        made = _laid_out(weight, bias, _NAMES.get(activation_name(activation), ""))
+        if made is not None:
+            return made
+    if activation is None:
+        return lambda x: linear(x, weight, bias)
+    return lambda x: activation(linear(x, weight, bias))
+
+
+def activation_name(activation: Product | None) -> str:
+    return type(activation).__name__
+
+
+# torch's exact GELU has the same formula in oneDNN; any other activation is applied by torch.
+_NAMES = {"NoneType": "none", "GELUActivation": "gelu"}
+
+
+def _laid_out(weight: Tensor, bias: Tensor, post: str) -> Product | None:
+    """By the prepacked kernel, or None if there is none for this."""
+    if not post or not torch.backends.mkldnn.is_available():
+        return None
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+        run = torch.ops.mkldnn._linear_pointwise
+        run(torch.zeros(1, weight.shape[1], dtype=weight.dtype), packed, bias, post, [], "none")
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return None
+    return lambda x: run(x, packed, bias, post, [], "none")
