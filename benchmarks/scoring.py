@@ -85,14 +85,12 @@ def _table(
     for name, taken in typical.items():
         own = name.startswith("Everbert")
         done = operations(lengths, config, first_row_only=own)
-        reached = (
-            f"{done / taken / peak(torch.bfloat16 if 'bfloat16' in name else torch.float32, config.hidden_size):.0%}"
-        )
-        lines.append(
-            (name, f"{sum(lengths) / taken:.0f}", f"{min(seconds[name]) / taken:.2f} to {max(seconds[name]) / taken:.2f}",
-             f"{typical[first] / taken:.2f}", f"{typical[padded] / taken:.2f}", reached,
-             f"{np.mean(labels[name] == labels[first]):.2%}")
-        )  # fmt: skip
+        dtype = torch.bfloat16 if name.endswith("bfloat16") else torch.float32
+        spread = f"{min(seconds[name]) / taken:.2f} to {max(seconds[name]) / taken:.2f}"
+        ratios = (f"{typical[baseline] / taken:.2f}" for baseline in (first, padded))
+        reached = f"{done / taken / peak(dtype, config.hidden_size):.0%}"
+        same = f"{np.mean(labels[name] == labels[first]):.2%}"
+        lines.append((name, f"{sum(lengths) / taken:.0f}", spread, *ratios, reached, same))
     columns = ("engine", "tokens a CPU second", "spread", "x batch 1", "x batch 32", "share of the peak", "same labels")
     return table(columns, lines)
 

