@@ -194,6 +194,7 @@ class ServingSettings:
 
     maximum_texts: int = setting(256, "most texts in one request", minimum=1)
     maximum_characters: int = setting(100_000, "most characters in one text", minimum=1)
+    maximum_megabytes: int = setting(32, "largest request", minimum=1, maximum=1024)
     batch_tokens: int = setting(2048, "most tokens of concurrent requests in one forward pass", minimum=1)
     queue_tokens: int = setting(
         8192, "tokens that may wait for the model, about; a request too many is refused with 429", minimum=1

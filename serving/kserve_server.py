@@ -9,13 +9,13 @@ from typing import Any
 
 import grpc
 import uvicorn
+from starlette.exceptions import HTTPException
 
 import serving.kserve_import  # noqa: F401  kserve reads sys.argv when it is imported
 
 from fastapi.exceptions import RequestValidationError  # isort: skip
 from fastapi.responses import JSONResponse  # isort: skip
 from kserve import ModelServer  # isort: skip
-from kserve.constants.constants import MAX_GRPC_MESSAGE_LENGTH  # isort: skip
 from kserve.errors import InvalidInput  # isort: skip
 from kserve.model_server import app  # isort: skip
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import (  # isort: skip
@@ -36,8 +36,10 @@ _GRACE_SECONDS = 30  # for what is in flight when the server is told to stop; wh
 class Server(ModelServer):
     """Serves one model over HTTP and gRPC until SIGTERM or SIGINT; then takes nothing new, and finishes the rest."""
 
-    def __init__(self, http_port: int, grpc_port: int) -> None:
+    def __init__(self, http_port: int, grpc_port: int, most_megabytes: int) -> None:
+        """`most_megabytes` is the size of the largest request."""
         super().__init__(http_port=http_port, grpc_port=grpc_port, workers=1, enable_latency_logging=False)
+        self._most_megabytes = most_megabytes
         self.dataplane = StrictDataPlane(model_registry=self.registered_models)
         self.model_repository_extension = ClosedRepository(self.registered_models)
 
@@ -45,14 +47,12 @@ class Server(ModelServer):
         """Returns when the last request is answered."""
         for model in models:
             self.register_model(model)
-        app.add_exception_handler(RequestValidationError, _malformed)
-        app.add_exception_handler(QueueFullError, _busy)
         asyncio.run(self._serve())
 
     async def _serve(self) -> None:
         self.setup_event_loop()
-        rest = _Rest(self.dataplane, self.model_repository_extension, self.http_port)
-        rpc = _grpc_server(self.dataplane, self.model_repository_extension, self.grpc_port)
+        parts = self.dataplane, self.model_repository_extension, self._most_megabytes
+        rest, rpc = _Rest(*parts, self.http_port), _grpc_server(*parts, self.grpc_port)
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -70,19 +70,31 @@ class _Uvicorn(uvicorn.Server):
 
 
 class _Rest(RESTServer):
-    def __init__(self, dataplane: StrictDataPlane, repository: ModelRepositoryExtension, port: int) -> None:
-        super().__init__(ObservedHttp(app), dataplane, repository, port, grace_period=_GRACE_SECONDS)
+    def __init__(
+        self, dataplane: StrictDataPlane, repository: ModelRepositoryExtension, most_megabytes: int, port: int
+    ) -> None:
+        observed = ObservedHttp(app, most_megabytes)
+        super().__init__(observed, dataplane, repository, port, grace_period=_GRACE_SECONDS)
         self._server = _Uvicorn(self.config)
 
     def _add_middlewares(self, app: Any) -> None:
         """None of kserve's, which time each request for a log that is off."""
 
+    def _add_exception_handlers(self, app: Any) -> None:
+        super()._add_exception_handlers(app)
+        app.add_exception_handler(RequestValidationError, _malformed)
+        app.add_exception_handler(HTTPException, _refused)
+        app.add_exception_handler(NotImplementedError, _not_offered)
+        app.add_exception_handler(QueueFullError, _busy)
+
     def stop(self) -> None:
         self._server.should_exit = True
 
 
-def _grpc_server(dataplane: StrictDataPlane, repository: ModelRepositoryExtension, port: int) -> grpc.aio.Server:
-    limits = [(f"grpc.max_{way}_message_length", MAX_GRPC_MESSAGE_LENGTH) for way in ("send", "receive")]
+def _grpc_server(
+    dataplane: StrictDataPlane, repository: ModelRepositoryExtension, most_megabytes: int, port: int
+) -> grpc.aio.Server:
+    limits = [(f"grpc.max_{way}_message_length", most_megabytes << 20) for way in ("send", "receive")]
     server = grpc.aio.server(
         ThreadPoolExecutor(1), interceptors=(ObservedGrpc(), _BusyIsResourceExhausted()), options=limits
     )
@@ -113,6 +125,14 @@ async def _malformed(_: Any, error: Any) -> JSONResponse:
     first_problem = error.errors()[0]
     where = ".".join(str(part) for part in first_problem["loc"])
     return JSONResponse({"error": f"the request is malformed at {where}: {first_problem['msg']}"}, status_code=400)
+
+
+async def _refused(_: Any, error: Any) -> JSONResponse:
+    return JSONResponse({"error": str(error.detail)}, status_code=error.status_code, headers=error.headers)
+
+
+async def _not_offered(_: Any, error: Any) -> JSONResponse:
+    return JSONResponse({"error": "the server does not offer this"}, status_code=404)  # kserve: 501, as if it should
 
 
 async def _busy(_: Any, error: Any) -> JSONResponse:

@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 from grpc_interceptor.server import AsyncServerInterceptor
+from starlette.exceptions import HTTPException
 
 from components import logs
 from serving import metrics
@@ -75,8 +76,9 @@ def current() -> Observed:
 class ObservedHttp:
     """The ASGI middleware. Requests that are not for predictions pass through it untouched."""
 
-    def __init__(self, app: Callable[[Message, Receive, Send], Awaitable[None]]) -> None:
+    def __init__(self, app: Callable[[Message, Receive, Send], Awaitable[None]], most_megabytes: int) -> None:
         self._app = app
+        self._most_megabytes = most_megabytes
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         protocol = _protocol(scope["path"]) if scope["type"] == "http" else None
@@ -95,13 +97,29 @@ class ObservedHttp:
             await send(message)
 
         try:
-            await _while_connected(lambda watched: self._app(scope, watched, send_with_id), receive, lambda: status)
+            limited = _limited(receive, self._most_megabytes)
+            await _while_connected(lambda watched: self._app(scope, watched, send_with_id), limited, lambda: status)
         finally:
             observed.end(str(status))
 
 
 def _protocol(path: str) -> str | None:
     return next((name for name, route in _ROUTES if route.fullmatch(path)), None)
+
+
+def _limited(receive: Receive, most_megabytes: int) -> Receive:
+    """`receive`, but a body that is larger is a 413 as soon as so much of it has been read."""
+    left = most_megabytes << 20
+
+    async def receive_limited() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise HTTPException(413, f"the request is larger than {most_megabytes} MB")
+        return message
+
+    return receive_limited
 
 
 async def _while_connected(

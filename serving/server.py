@@ -40,7 +40,7 @@ def serve(
         "serving", model=name, model_version=classifier.version, http_port=http_port, grpc_port=grpc_port,
         engine=classifier.engine.description,
     )  # fmt: skip
-    Server(http_port, grpc_port).start([predictor])
+    Server(http_port, grpc_port, settings.maximum_megabytes).start([predictor])
     predictor.close()
     logs.event("stopped", model=name)
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 TEXTS = ["a fine film", "dull <br /> and long", "Größe 😀 \x00 ok", "", "word " * 300]
 MARKER = "xyzzyplugh"  # stands in every malformed text; must never reach the log
-SETTINGS = '{"threads": 1, "maximum_texts": 8, "maximum_characters": 5000}'
+SETTINGS = '{"threads": 1, "maximum_texts": 8, "maximum_characters": 5000, "maximum_megabytes": 1}'
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +177,28 @@ def test_malformed_grpc_is_an_invalid_argument(server: Server, texts: list[str])
         predict_grpc(server.address, "sentiment", texts)
     assert isinstance(raised.value.__cause__, grpc.RpcError)
     assert MARKER not in server.log.read_text()
+
+
+def test_a_large_body_is_a_413(server: Server) -> None:
+    body = json.dumps({"instances": [MARKER] * 100_000}).encode()
+    in_pieces = (body[start : start + 50_000] for start in range(0, len(body), 50_000))
+    for address in ("v1/models/sentiment:predict", "v2/models/sentiment/infer"):
+        answer = requests.post(f"{server.url}/{address}", data=body, timeout=30)
+        assert answer.status_code == 413
+        assert "larger than 1 MB" in answer.json()["error"]
+    chunked = requests.post(f"{server.url}/v1/models/sentiment:predict", data=in_pieces, timeout=30)
+    assert chunked.status_code == 413
+    with pytest.raises(DeploymentError, match="RESOURCE_EXHAUSTED"):
+        predict_grpc(server.address, "sentiment", [MARKER * 200_000])
+    assert MARKER not in server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    "address", ["v1/models/sentiment:explain", "v2/models/sentiment/versions/3/infer", "v3", "v1/models/sentiment"]
+)
+def test_what_the_server_does_not_offer_is_a_4xx(server: Server, address: str) -> None:
+    body = {"inputs": [tensor()], "instances": [MARKER]}
+    assert_refused(server, requests.post(f"{server.url}/{address}", json=body, timeout=30))
 
 
 def test_health_is_answered_while_the_model_is_busy(server: Server) -> None:
