@@ -4,6 +4,7 @@ The server's address comes from the environment: MLFLOW_TRACKING_URI.
 """
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
 
 from components.errors import TrackingError
@@ -26,6 +27,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 _EXPERIMENT = "everbert"
 _DIGEST = "model_version"  # the tag that holds the model folder's own version
 _URI = "uri"
+_DIGEST_LENGTH, _DESCRIPTION_LENGTH = 36, 5000  # MLflow's limits
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,16 @@ class ModelVersion:
     tags: dict[str, str]
 
 
+@dataclass(frozen=True)
+class TrackedData:
+    """The data set that a model was trained on. `profile`: plain JSON, what it is made of."""
+
+    name: str
+    digest: str
+    uri: str
+    profile: dict[str, Any]
+
+
 def register_version(
     name: str,
     folder: str | Path,
@@ -47,34 +59,58 @@ def register_version(
     metrics: dict[str, float],
     history: list[dict[str, float]],
     tags: dict[str, str],
+    data: TrackedData,
+    documents: dict[str, dict[str, Any]],
+    description: str,
 ) -> ModelVersion:
-    """Log a run (parameters, metrics, `history` by its 'epoch'), upload the folder flat, register it as a version.
+    """Log a run (parameters, metrics, `history` by its 'epoch', the data set, `documents` as JSON files), upload the
+    folder flat, register it as a version with that description (Markdown).
 
     `tags` must hold model_version, the folder's own version. Raises TrackingError if the server does not answer.
     """
     with _client() as client:
         found = client.get_experiment_by_name(_EXPERIMENT)
         experiment = found.experiment_id if found else client.create_experiment(_EXPERIMENT)
-        run = client.create_run(experiment, run_name=f"{name}-{tags[_DIGEST]}").info.run_id
-        steps = [
-            Metric(key, float(value), 0, int(entry["epoch"]))
-            for entry in history
-            for key, value in entry.items()
-            if key != "epoch"
-        ]
-        logged = [Metric(key, float(value), 0, 0) for key, value in metrics.items()]
+        run = client.create_run(experiment, run_name=f"{name}-{tags[_DIGEST]}", tags=tags).info.run_id
+        logged = [*_steps(history), *(Metric(key, float(value), 0, 0) for key, value in metrics.items())]
         params = [Param(key, str(value)[:500]) for key, value in parameters.items()]
-        client.log_batch(run, metrics=steps + logged, params=params)
+        client.log_batch(run, metrics=logged, params=params)
+        client.log_inputs(run, [_dataset_input(data)])
+        for file, content in documents.items():
+            client.log_dict(run, content, file)
         model = client.create_logged_model(experiment, name=name, source_run_id=run, tags=tags)
         client.log_model_artifacts(model.model_id, str(folder))
         client.finalize_logged_model(model.model_id, "READY")
         _create_model(client, name)
         made = client.create_model_version(
             name, source=f"models:/{model.model_id}", run_id=run, model_id=model.model_id,
-            tags=tags | {_URI: model.artifact_location},
+            tags=tags | {_URI: model.artifact_location}, description=_cut(description),
         )  # fmt: skip
         client.set_terminated(run)
         return _version(made)
+
+
+def _steps(history: list[dict[str, float]]) -> list[Metric]:
+    return [
+        Metric(key, float(value), 0, int(entry["epoch"]))
+        for entry in history
+        for key, value in entry.items()
+        if key != "epoch"
+    ]
+
+
+def _dataset_input(data: TrackedData) -> DatasetInput:
+    source, profile = json.dumps({"uri": data.uri}), json.dumps(data.profile)
+    tracked = Dataset(data.name[:500], data.digest[:_DIGEST_LENGTH], "s3", source, profile=profile)
+    return DatasetInput(tracked, [InputTag("mlflow.data.context", "training")])
+
+
+def _cut(description: str) -> str:
+    """Whole lines, as many as MLflow takes."""
+    if len(description) <= _DESCRIPTION_LENGTH:
+        return description
+    rest = "\n\nThe rest is in README.md of the model folder."
+    return description[: _DESCRIPTION_LENGTH - len(rest)].rpartition("\n")[0] + rest
 
 
 def champion(name: str) -> ModelVersion | None:
@@ -102,6 +138,14 @@ def version(name: str, number: str | int) -> ModelVersion:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise TrackingError(f"the registry has no version {number} of the model {name!r}") from error
             raise
+
+
+def with_digest(name: str, digest: str) -> ModelVersion | None:
+    """The newest version whose folder is of that version, or None."""
+    with _client() as client:
+        wanted = f"name = '{name}' and tags.`{_DIGEST}` = '{digest}'"
+        found = client.search_model_versions(wanted, order_by=["version_number DESC"], max_results=1)
+        return _version(found[0]) if found else None
 
 
 def set_alias(name: str, alias: str, number: str | int) -> None:

@@ -69,6 +69,7 @@ def continuous_training(
         model=trained.outputs["model"],
         evaluation=scored.outputs["evaluation"],
         decision=decided.outputs["decision"],
+        data_set=data.outputs["Output"],
         model_name=model_name,
     )
     for state_changing in (decided, registered):

@@ -185,6 +185,35 @@ def test_register_makes_a_version_with_what_is_known_of_it(first: LocalRun) -> N
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "validation_loss")] == [1, 2]
 
 
+def test_the_whole_lineage_of_a_version_is_in_mlflow(first: LocalRun, second: LocalRun) -> None:
+    client = MlflowClient()
+    made = client.get_model_version(MODEL, said_by(second, "register"))
+    data = DataSet.load(second.artifact("prepare", "dataset.json").parent)
+    run = client.get_run(made.run_id)
+    for tags in (made.tags, run.data.tags):
+        assert tags["parent_version"] == said_by(first, "register")
+        assert tags["parent_model_version"] == said_by(first, "train")
+        assert tags["data_set"] == said_by(second, "prepare")
+    (used,) = run.inputs.dataset_inputs
+    assert used.dataset.digest == data.digest[:36]
+    assert json.loads(used.dataset.source) == {"uri": said_by(second, "prepare")}
+    profile = json.loads(used.dataset.profile)
+    assert (profile["new_rows"], profile["replay"]) == ({"human": 120}, data.description["replay"])
+    assert profile["counts"]["train"]["source"] == data.frame("train").source.value_counts().to_dict()
+    assert run.data.params["training_rows_by_label_source"] == f"human {len(data.frame('train'))}"
+    assert run.data.params["new_rows"] == "human 120"
+    losses = client.get_metric_history(run.info.run_id, "train_loss")
+    assert len(losses) == len(describe(second.artifact("train", "everbert.json").parent).history)
+    decision = Path(client.download_artifacts(run.info.run_id, "decision.json"))
+    assert json.loads(decision.read_text("utf-8")) == json.loads(
+        second.artifact("decide", "decision").read_text("utf-8")
+    )
+    card = second.artifact("train", "README.md").read_text("utf-8")
+    assert made.description.startswith("# BERT text classifier")
+    assert made.description in card
+    assert client.get_model_version(MODEL, said_by(first, "register")).tags["parent_version"] == ""
+
+
 def test_the_ledger_has_a_line_for_each_run_with_what_it_cost_and_gained(
     first: LocalRun, second: LocalRun, store: ObjectStore
 ) -> None:

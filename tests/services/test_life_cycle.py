@@ -1,15 +1,17 @@
 """Register, deploy and score with a real object store and a real MLflow."""
 
+import shutil
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from components import tracking
-from components.classifier.model_folder import describe
+from components.classifier.model_folder import describe, seal
 from components.deployment import pointer
 from components.deployment.deploy import deploy
 from components.deployment.pointer import Pointer
@@ -27,9 +29,7 @@ def test_a_registered_version_is_a_flat_folder_and_champion_only_once_deployed(
 ) -> None:
     name = bucket.bucket
     assert tracking.champion(name) is None
-    made = register(
-        tiny_model, name, data_set_digest="d", evaluation={"accuracy": 0.5}, decision={"verdict": "promote"}
-    )
+    made = register(tiny_model, name, data_set="d", evaluation={"accuracy": 0.5}, decision={"verdict": "promote"})
     assert made.digest == describe(tiny_model).model_version
     assert tracking.champion(name) is None
     with local_folder(made.uri) as folder:
@@ -41,11 +41,26 @@ def test_a_registered_version_is_a_flat_folder_and_champion_only_once_deployed(
         tracking.version(name, 99)
 
 
+def test_a_card_that_is_too_long_for_mlflow_ends_with_a_whole_line(
+    mlflow_server: str, bucket: ObjectStore, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    lines = [f"line {i}: what the model is good for" for i in range(300)]
+    (folder / "README.md").write_text("\n".join(["---", "library_name: transformers", "---", "", *lines]), "utf-8")
+    seal(folder, replace(describe(tiny_model), files={}, library_versions={}, model_version=""))
+    made = register(folder, bucket.bucket, data_set="d", evaluation={}, decision={})
+    *kept, _, last = MlflowClient().get_model_version(bucket.bucket, made.version).description.splitlines()
+    assert 100 < len(kept) < 300
+    assert kept == lines[: len(kept)]
+    assert last == "The rest is in README.md of the model folder."
+
+
 def test_a_version_that_no_server_answers_with_is_put_back(
     mlflow_server: str, bucket: ObjectStore, tiny_model: Path
 ) -> None:
     name = bucket.bucket
-    first, second = (register(tiny_model, name, data_set_digest=d, evaluation={}, decision={}) for d in ("one", "two"))
+    first, second = (register(tiny_model, name, data_set=d, evaluation={}, decision={}) for d in ("one", "two"))
     deploy(bucket, first)
     with pytest.raises(DeploymentError, match="stays champion"):
         deploy(bucket, second, server_url=NOBODY, timeout=0.5)
@@ -62,7 +77,7 @@ def test_a_first_version_that_no_server_answers_with_is_served_by_nobody(
     mlflow_server: str, bucket: ObjectStore, tiny_model: Path
 ) -> None:
     name = bucket.bucket
-    made = register(tiny_model, name, data_set_digest="d", evaluation={}, decision={})
+    made = register(tiny_model, name, data_set="d", evaluation={}, decision={})
     for _ in range(2):  # a retry meets what the first try left
         with pytest.raises(DeploymentError, match="no version is champion yet"):
             deploy(bucket, made, server_url=NOBODY, timeout=0.2)
@@ -78,7 +93,7 @@ def test_going_back_passes_over_versions_that_were_never_proven(
 ) -> None:
     """A deployment that died while it waited left its pointer; the next one must not go back to that."""
     name = bucket.bucket
-    first, dead, third = (register(tiny_model, name, data_set_digest=d, evaluation={}, decision={}) for d in "123")
+    first, dead, third = (register(tiny_model, name, data_set=d, evaluation={}, decision={}) for d in "123")
     deploy(bucket, first)
     current, etag = pointer.state(bucket, name)
     assert current is not None
@@ -93,7 +108,7 @@ def test_a_champion_whose_server_is_down_stays_champion(
     mlflow_server: str, bucket: ObjectStore, tiny_model: Path
 ) -> None:
     name = bucket.bucket
-    first, second = (register(tiny_model, name, data_set_digest=d, evaluation={}, decision={}) for d in "12")
+    first, second = (register(tiny_model, name, data_set=d, evaluation={}, decision={}) for d in "12")
     deploy(bucket, first)
     deployed = deploy(bucket, second)
     with pytest.raises(DeploymentError, match=f"version {second.version} stays champion"):
@@ -107,7 +122,7 @@ def test_a_version_that_is_proven_while_another_replaces_it_is_what_is_gone_back
 ) -> None:
     """Two deployments at once: the second replaces the first's pointer between the server's answer and the alias."""
     name = bucket.bucket
-    slow, second = (register(tiny_model, name, data_set_digest=d, evaluation={}, decision={}) for d in "12")
+    slow, second = (register(tiny_model, name, data_set=d, evaluation={}, decision={}) for d in "12")
     waiting = Pointer(name, slow.version, slow.digest, slow.uri)
     pointer.write(bucket, waiting, None)
     with ThreadPoolExecutor() as pool:

@@ -33,9 +33,7 @@ def test_the_previous_champion_is_back_with_its_alias_and_the_record_says_why(
     mlflow_server: str, bucket: ObjectStore, tiny_model: Path, other_model: Path
 ) -> None:
     name = bucket.bucket
-    first, second = (
-        register(m, name, data_set_digest="d", evaluation={}, decision={}) for m in (tiny_model, other_model)
-    )
+    first, second = (register(m, name, data_set="d", evaluation={}, decision={}) for m in (tiny_model, other_model))
     deploy(bucket, first)
     with pytest.raises(DeploymentError, match="to roll back to"):
         rollback(bucket, name, reason="too early")

@@ -45,8 +45,8 @@ def test_a_bad_champion_is_rolled_back_and_a_good_one_is_left_alone(
     mlflow_server: str, bucket: ObjectStore, champion_uri: str, bad_model: Path, live: list[tuple[str, str, str]]
 ) -> None:
     with local_folder(champion_uri) as folder:
-        good = register(folder, "sentiment", data_set_digest="good", evaluation={}, decision={})
-    bad = register(bad_model, "sentiment", data_set_digest="bad", evaluation={}, decision={})
+        good = register(folder, "sentiment", data_set="good", evaluation={}, decision={})
+    bad = register(bad_model, "sentiment", data_set="bad", evaluation={}, decision={})
     deploy(bucket, good)
     assert watch(bucket, "sentiment", SETTINGS.promotion) is None  # nothing to compare with
     deploy(bucket, bad)
