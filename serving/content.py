@@ -44,9 +44,19 @@ def asked_in_v1(body: Any, settings: ServingSettings) -> Asked:
 
 def asked_in_v2(request: InferRequest, settings: ServingSettings) -> Asked:
     """The only tensor (BYTES, shape [n] or [n, 1]); probabilities by parameter, or as a requested output."""
-    wanted = _wants_probabilities(request.parameters and to_http_parameters(request.parameters))
+    _check_id(request.id)
+    wanted = _wants_probabilities(request.parameters)
     named = any(output.name == PROBABILITIES for output in request.request_outputs or [])
     return Asked(_texts_of_tensor(request, settings), wanted or named)
+
+
+def _check_id(wanted: Any) -> None:
+    if not isinstance(wanted, str | None):
+        raise InvalidInput(f"the id must be a text, not {type(wanted).__name__}")
+    try:
+        (wanted or "").encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput("the id is not Unicode text") from error
 
 
 def _wants_probabilities(parameters: Any) -> bool:
@@ -54,6 +64,7 @@ def _wants_probabilities(parameters: Any) -> bool:
         return False
     if not isinstance(parameters, Mapping):
         raise InvalidInput(f"parameters must be an object, not {type(parameters).__name__}")
+    parameters = to_http_parameters(parameters)  # gRPC's are messages
     for name in parameters:
         if name not in {PROBABILITIES, *_PROTOCOL_PARAMETERS}:
             raise InvalidInput(f"no parameter {name[:40]!r}; there is {PROBABILITIES} (true or false)")
@@ -71,8 +82,9 @@ def _texts_of_tensor(request: InferRequest, settings: ServingSettings) -> list[s
     tensor = chosen[0]
     if tensor.datatype != "BYTES":
         raise InvalidInput(f"input {tensor.name!r} must have the datatype BYTES, not {tensor.datatype}")
-    shape = list(tensor.shape)
-    if len(shape) not in (1, 2) or shape[1:] not in ([], [1]) or shape[0] < 0:
+    shape = tensor.shape
+    numbers = isinstance(shape, list) and all(type(size) is int for size in shape)
+    if not numbers or len(shape) not in (1, 2) or shape[1:] not in ([], [1]) or shape[0] < 0:
         raise InvalidInput(f"input {tensor.name!r} must have the shape [n] or [n, 1], not {shape}")
     _check_count(shape[0], settings)
     try:

@@ -82,6 +82,7 @@ class _Rest(RESTServer):
 
     def _add_exception_handlers(self, app: Any) -> None:
         super()._add_exception_handlers(app)
+        app.add_exception_handler(InvalidInput, _invalid)
         app.add_exception_handler(RequestValidationError, _malformed)
         app.add_exception_handler(HTTPException, _refused)
         app.add_exception_handler(NotImplementedError, _not_offered)
@@ -121,19 +122,29 @@ class ClosedRepository(ModelRepositoryExtension):
         raise InvalidInput("models are not unloaded on request; stop the server instead")
 
 
+def _error(status: int, message: str, headers: Any = None) -> JSONResponse:
+    """One line, which may quote anything that a client sent."""
+    line = " ".join(message.encode("utf-8", "backslashreplace").decode().split())
+    return JSONResponse({"error": line}, status_code=status, headers=headers)
+
+
+async def _invalid(_: Any, error: Any) -> JSONResponse:
+    return _error(400, str(error))
+
+
 async def _malformed(_: Any, error: Any) -> JSONResponse:
     first_problem = error.errors()[0]
     where = ".".join(str(part) for part in first_problem["loc"])
-    return JSONResponse({"error": f"the request is malformed at {where}: {first_problem['msg']}"}, status_code=400)
+    return _error(400, f"the request is malformed at {where}: {first_problem['msg']}")
 
 
 async def _refused(_: Any, error: Any) -> JSONResponse:
-    return JSONResponse({"error": str(error.detail)}, status_code=error.status_code, headers=error.headers)
+    return _error(error.status_code, str(error.detail), error.headers)
 
 
 async def _not_offered(_: Any, error: Any) -> JSONResponse:
-    return JSONResponse({"error": "the server does not offer this"}, status_code=404)  # kserve: 501, as if it should
+    return _error(404, "the server does not offer this")  # kserve: 501, as if it should
 
 
 async def _busy(_: Any, error: Any) -> JSONResponse:
-    return JSONResponse({"error": str(error)}, status_code=429, headers={"Retry-After": str(error.retry_after)})
+    return _error(429, str(error), {"Retry-After": str(error.retry_after)})

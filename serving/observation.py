@@ -44,9 +44,9 @@ class Observed:
     def __post_init__(self) -> None:
         metrics.IN_FLIGHT.labels(self.protocol).inc()
 
-    def name(self, wanted: str | None) -> None:
+    def name(self, wanted: Any) -> None:
         """Adopt the id that the client gave, unless it gave another before or it cannot be carried."""
-        if not self.id and wanted and _CARRIED.fullmatch(wanted):
+        if not self.id and isinstance(wanted, str) and _CARRIED.fullmatch(wanted):
             self.id = wanted
 
     def answer_id(self) -> str:
