@@ -116,6 +116,8 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--model", required=True, metavar="MODEL_DIR", help="model folder")
     flag("--bucket", required=True, metavar="s3://B", help="bucket with incoming/")
     flag("--once", action="store_true", help="score what is there, and end")
+    help = "score the Ith of every N chunks; who scores an object's last one writes its output (default: %(default)s)"
+    flag("--share", default="1/1", metavar="I/N", help=help)
     flag = command("serve", _serve, "Serve a model over V1, V2 and gRPC with KServe.", "serving")
     flag("--model", required=True, metavar="MODEL_DIR", help="model folder, or s3://BUCKET/models/NAME to follow")
     flag("--name", default="sentiment", metavar="NAME", help="name in the addresses (default: %(default)s)")
@@ -241,14 +243,15 @@ def _batch(arguments: argparse.Namespace) -> Result:
     from dataclasses import asdict
 
     from components.batch.prefix import score_prefix, watch
+    from components.batch.score import Share
     from components.classifier.classifier import Classifier
     from components.storage import ObjectStore, split_uri
 
-    store = ObjectStore(split_uri(arguments.bucket)[0])
+    store, share = ObjectStore(split_uri(arguments.bucket)[0]), Share.parse(arguments.share)
     classifier, settings = Classifier.load(arguments.model), config.from_flags(arguments).batch
     if not arguments.once:
-        return asdict(watch(store, classifier, settings))
-    return {"objects": [asdict(result) for result in score_prefix(store, classifier, settings)]}
+        return asdict(watch(store, classifier, settings, share))
+    return {"objects": [asdict(result) for result in score_prefix(store, classifier, settings, share)]}
 
 
 def _serve(arguments: argparse.Namespace) -> Result:

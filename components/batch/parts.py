@@ -57,6 +57,11 @@ class Parts:
     def has(self, number: int) -> bool:
         return self._store.head(self._key(number)) is not None
 
+    def missing(self, count: int) -> int:
+        """How many of the first `count` are not there."""
+        there = {item.key for item in self._store.list(self._prefix)}
+        return sum(self._key(number) not in there for number in range(count))
+
     def write(self, number: int, part: Part) -> None:
         """What another worker has written of the same chunk stays as it is."""
         arrays = {"output": _array(part.output), "quarantine": _array(part.quarantine)}

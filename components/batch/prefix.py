@@ -10,7 +10,7 @@ from types import FrameType
 from typing import NoReturn
 
 from components import logs
-from components.batch.score import score_object
+from components.batch.score import ALL, Share, score_object
 from components.batch.versions import INCOMING, BatchResult
 from components.classifier.classifier import Classifier
 from components.config import BatchSettings
@@ -19,13 +19,15 @@ from components.progress import progress
 from components.storage import ObjectStore, StoredObject
 
 
-def score_prefix(store: ObjectStore, classifier: Classifier, settings: BatchSettings) -> list[BatchResult]:
+def score_prefix(
+    store: ObjectStore, classifier: Classifier, settings: BatchSettings, share: Share = ALL
+) -> list[BatchResult]:
     """Score every object under incoming/ that this model has not scored yet.
 
     One that cannot be scored stops no other: its result says why.
     """
     bar = progress(_incoming(store), description="batch", unit="file")
-    return [_scored(store, item, classifier, settings) for item in bar]
+    return [_scored(store, item, classifier, settings, share) for item in bar]
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Watched:
         self.problems += bool(result.problem)
 
 
-def watch(store: ObjectStore, classifier: Classifier, settings: BatchSettings) -> Watched:
+def watch(store: ObjectStore, classifier: Classifier, settings: BatchSettings, share: Share = ALL) -> Watched:
     """Score what is there, then what comes in, until SIGINT or SIGTERM; the next run goes on with what is in hand then.
 
     A store that is away for a while is waited for, but not at the first look.
@@ -57,7 +59,7 @@ def watch(store: ObjectStore, classifier: Classifier, settings: BatchSettings) -
             try:
                 for item in random.sample(items, len(items)):  # several workers start at different objects
                     if seen.get(item.key) != item.etag:
-                        watched.add(_scored(store, item, classifier, settings))
+                        watched.add(_scored(store, item, classifier, settings, share))
                         seen[item.key] = item.etag
                 time.sleep(settings.poll_seconds)
                 items = _incoming(store)
@@ -74,9 +76,11 @@ def _incoming(store: ObjectStore) -> list[StoredObject]:
     return [item for item, name in names if name and not name.startswith(("_", "."))]
 
 
-def _scored(store: ObjectStore, item: StoredObject, classifier: Classifier, settings: BatchSettings) -> BatchResult:
+def _scored(
+    store: ObjectStore, item: StoredObject, classifier: Classifier, settings: BatchSettings, share: Share
+) -> BatchResult:
     try:
-        return score_object(store, item.key, classifier, settings)
+        return score_object(store, item.key, classifier, settings, share)
     except (DataError, ConflictError) as error:
         return BatchResult(item.key, "", 0, 0, classifier.version, problem=str(error))
 

@@ -6,7 +6,7 @@ the chunks that have no part, and ends with the same bytes.
 """
 
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from components import logs
@@ -17,7 +17,7 @@ from components.batch.tables import Refused, chunks
 from components.batch.versions import BatchResult, Version
 from components.classifier.classifier import Classifier
 from components.config import BatchSettings
-from components.errors import ConflictError, DataError
+from components.errors import ConflictError, DataError, InputError
 from components.files import new_file
 from components.progress import progress
 from components.storage import ObjectStore
@@ -25,8 +25,34 @@ from components.storage import ObjectStore
 _ATTEMPTS = 5
 
 
-def score_object(store: ObjectStore, key: str, classifier: Classifier, settings: BatchSettings) -> BatchResult:
+@dataclass(frozen=True)
+class Share:
+    """Which chunks of every object are this worker's: of each `count` chunks the one with `number`, from 1."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Share":
+        """From "2/8". Raises InputError."""
+        number, slash, count = text.partition("/")
+        if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+            raise InputError(f"a share is I/N, with I from 1 to N, not {text!r}")
+        return cls(int(number), int(count))
+
+    def has(self, chunk: int) -> bool:
+        return chunk % self.count == self.number - 1
+
+
+ALL = Share()
+
+
+def score_object(
+    store: ObjectStore, key: str, classifier: Classifier, settings: BatchSettings, share: Share = ALL
+) -> BatchResult:
     """Score one object: predictions/, quarantine/ if rows were set aside, the kept embeddings, then the manifest.
+
+    With a share of it, whoever scores the last missing chunk writes all that.
 
     Raises DataError if the object is gone or cannot be read as a table with texts, which stands in quarantine/ then;
     ConflictError if it was replaced again and again meanwhile; once, and it starts again.
@@ -41,37 +67,41 @@ def score_object(store: ObjectStore, key: str, classifier: Classifier, settings:
         if done:
             return done
         try:
-            return _score_version(version, classifier, settings)
+            return _score_version(version, classifier, settings, share)
         except ConflictError as error:
             logs.warning("batch_starts_again", source=key, reason=str(error))
             reason = str(error)
     raise ConflictError(f"{store.uri(key)} could not be scored in {_ATTEMPTS} attempts: {reason}")
 
 
-def _score_version(version: Version, classifier: Classifier, settings: BatchSettings) -> BatchResult:
+def _score_version(version: Version, classifier: Classifier, settings: BatchSettings, share: Share) -> BatchResult:
     with tempfile.TemporaryDirectory(prefix="everbert-") as name:
         folder = Path(name)
         version.store.download_version(version.item.key, version.item.etag, folder / "input")
         try:
-            count = _score_missing(version, folder / "input", classifier, settings)
+            count = _score_missing(version, folder / "input", classifier, settings, share)
         except DataError as error:
             _refuse(version, folder / "reasons", str(error))
             raise
         (folder / "input").unlink()
+        missing = version.parts.missing(count)
+        if missing and share != ALL:
+            left = BatchResult(version.item.key, "", 0, 0, version.model_version, missing=missing)
+            return version.done() or left  # parts are gone when somebody else has finished it
         result = _publish(version, count, folder, settings)
     version.commit({"parts": count, "result": asdict(result)})
     logs.event("batch_scored", **asdict(result), engine=classifier.engine.description)
     return result
 
 
-def _score_missing(version: Version, path: Path, classifier: Classifier, settings: BatchSettings) -> int:
-    """Score the chunks that have no part yet; how many chunks there are."""
+def _score_missing(version: Version, path: Path, classifier: Classifier, settings: BatchSettings, share: Share) -> int:
+    """Score the chunks of the share that have no part yet; how many chunks there are in all."""
     draw, store, written, number = Draw(settings.embedding_rows), version.store, version.parts, 0
     key = version.item.key
     with progress(description="score", unit="row") as bar:
         for chunk in chunks(path, store.uri(key), settings.chunk_rows):
             drawn = draw.next(chunk.texts)
-            if not written.has(number):
+            if share.has(number) and not written.has(number):
                 part = parts.score(chunk, drawn, classifier, key, version.output, first=number == 0)
                 written.write(number, part)
             number += 1

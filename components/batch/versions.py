@@ -37,6 +37,8 @@ class BatchResult:
     already_scored: bool = False
     problem: str = ""
     """Why it was not scored; empty if it was."""
+    missing: int = 0
+    """Chunks that other workers have still to score, of an object that several share."""
 
 
 class Version:

@@ -16,12 +16,12 @@ from components import storage
 from components.batch import sample
 from components.batch.prefix import score_prefix
 from components.batch.published import published
-from components.batch.score import score_object
+from components.batch.score import Share, score_object
 from components.classifier.classifier import PREDICTION_COLUMNS, Classifier
 from components.classifier.engine import Scores
 from components.config import BatchSettings
 from components.drift.labels import texts_of
-from components.errors import ConflictError, DataError
+from components.errors import ConflictError, DataError, InputError
 from components.storage import ObjectStore
 
 pytestmark = pytest.mark.slow
@@ -268,6 +268,32 @@ def test_a_worker_whose_parts_another_removed_ends_with_what_the_other_wrote(
         for prefix in ("ledger/", "predictions/"):
             for item in list(bucket.list(prefix)):
                 bucket.delete(item.key)
+
+
+def test_workers_that_share_an_object_score_it_once(bucket: ObjectStore, classifier: Classifier) -> None:
+    names = [f"n{i}" for i in range(9)]
+    bucket.put(KEY, table(*names))
+    scored: list[int] = []
+    counted = counting(classifier, scored)
+    first, second = (score_object(bucket, KEY, counted, SETTINGS, Share(number, 3)) for number in (1, 3))
+    assert (first.missing, second.missing, first.predictions) == (3, 2, "")
+    assert not list(bucket.list("predictions/"))
+    assert score_object(bucket, KEY, counted, SETTINGS, Share(2, 3)).rows == 9
+    assert sum(scored) == 9
+    assert score_object(bucket, KEY, counted, SETTINGS, Share(1, 3)).already_scored
+    assert not leftovers(bucket)
+    shared = content(bucket, "predictions/day.csv")
+    for prefix in ("ledger/", "predictions/"):
+        for item in list(bucket.list(prefix)):
+            bucket.delete(item.key)
+    score_object(bucket, KEY, classifier, SETTINGS)
+    assert content(bucket, "predictions/day.csv") == shared
+
+
+@pytest.mark.parametrize("text", ["2", "0/2", "3/2", "a/2", "1/", "-1/2"])
+def test_what_is_no_share_is_one_line(text: str) -> None:
+    with pytest.raises(InputError, match="a share is I/N"):
+        Share.parse(text)
 
 
 def test_two_objects_are_not_published_as_one(bucket: ObjectStore, classifier: Classifier) -> None:
