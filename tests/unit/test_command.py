@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("prepare", "train", "evaluate", "drift", "predict", "batch", "serve", "run", "compile")
+COMMANDS = ("prepare", "train", "evaluate", "drift", "predict", "batch", "serve", "run", "backtest", "compile")
 
 
 def everbert(*arguments: str) -> subprocess.CompletedProcess[str]:
