@@ -24,7 +24,7 @@ from components.accounting.outcomes import Outcome
 from components.config import Settings
 from components.data.data_set import DataSet
 from components.drift import annotation
-from components.drift.labels import REQUESTED, as_csv
+from components.drift.labels import REQUESTED, as_csv, pseudo_labelled_rows
 from components.drift.measurement import Judged, numbers_of
 from components.drift.policy import Verdict
 from components.drift.report import PastCheck, Report, write_report
@@ -66,9 +66,10 @@ def retrain_arguments(
 ) -> dict[str, Any]:
     """The pipeline's arguments: learn from the labelled rows of the stream, replay the champion's data set.
 
+    Pseudo-labelled rows, if the settings allow any, only train: the new sources are those with trusted labels.
     The rows are published under the digest of their content, so that the same rows are the same source.
     """
-    content = as_csv(found.labelled)
+    content = as_csv([*found.labelled, *_pseudo_labelled(champion, found, settings)])
     digest = hashlib.sha256(content).hexdigest()
     key = f"datasets/incoming/{digest}.csv"
     store.put(key, content)
@@ -90,6 +91,14 @@ def retrain_arguments(
         "cause": found.verdict.reason,
         "settings": overrides,
     }
+
+
+def _pseudo_labelled(champion: Champion, found: Findings, settings: Settings) -> list[dict[str, str]]:
+    if found.judged is None:
+        return []
+    p = champion.measure.probabilities(found.judged.rows.logits)
+    confidence, labels = settings.retrain.pseudo_confidence, champion.measure.labels
+    return pseudo_labelled_rows(found.texts, p, confidence, found.known, found.labelled, labels)
 
 
 def account_for_waiting(store: ObjectStore, state: State, verdict: Verdict) -> None:

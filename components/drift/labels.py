@@ -26,6 +26,7 @@ from components.errors import DataError
 from components.storage import ObjectStore
 
 LABELS, REQUESTED = "labels/", "labels/requested/"
+PSEUDO = "pseudo"
 COLUMNS = ("id", "text", "label", "source", "label_source")
 
 
@@ -151,6 +152,26 @@ def labelled_rows(
     if ambiguous:
         logs.warning("ids_ambiguous", ids=len(ambiguous))
     return [row for row_id, row in found.items() if row_id not in ambiguous]
+
+
+def pseudo_labelled_rows(
+    texts: Sequence[StreamText | None],
+    probabilities: NDArray[np.float64],
+    confidence: float,
+    known: Mapping[str, KnownLabel],
+    trusted: Sequence[Mapping[str, str]],
+    labels: LabelSet,
+) -> list[dict[str, str]]:
+    """Rows to train on with the champion's own answer, as COLUMNS: where its calibrated confidence is that high.
+
+    probabilities: [n, classes], calibrated, of the n texts. None have a label in `known`, and all are of sources that
+    `trusted` rows are of: what is learnt of a source can only be judged on trusted labels of it. 0: no rows.
+    """
+    sources, found = {row["source"] for row in trusted}, dict[str, dict[str, str]]()
+    for text, p in zip(texts, probabilities, strict=True):
+        if confidence and text and text.source in sources and text.id not in known and p.max() >= confidence:
+            found.setdefault(text.text, _row(text, KnownLabel(int(p.argmax()), PSEUDO, False), labels))
+    return list(found.values())
 
 
 def _row(text: StreamText, label: KnownLabel, labels: LabelSet) -> dict[str, str]:

@@ -12,6 +12,11 @@ from scipy.stats import binomtest
 from components.config import PromotionSettings
 from components.evaluation.paired import can_tell, largest_loss, mcnemar
 
+_BETTER = "better on the new domain"
+_NO_TRUSTED_LABEL = (
+    "No held-out row of the new domain has a trusted label, so nothing is proven on it and the champion stays: fill in "
+    "the request for labels that `everbert check` writes under labels/requested/."
+)
 _COUNTS = ("rows", "only_challenger_right", "only_champion_right")
 Condition = dict[str, Any]
 
@@ -92,18 +97,20 @@ def _beats_majority(evaluation: dict[str, Any], settings: PromotionSettings) -> 
 
 
 def _better(sources: list[dict[str, Any]], settings: PromotionSettings) -> Condition:
+    if not sources:
+        return {"condition": _BETTER, "holds": False, "p_value": 1.0, "gain": 0.0, "finding": _NO_TRUSTED_LABEL}
     total = _sum(sources)
     won, lost, rows = total["only_challenger_right"], total["only_champion_right"], total["rows"]
     p = mcnemar(won, lost)
-    holds = bool(sources) and p <= settings.level
+    holds = p <= settings.level
     gain = (won - lost) / max(1, rows)
-    names = ", ".join(s["source"] for s in sources) or "no new source"
+    names = ", ".join(s["source"] for s in sources)
     finding = (
         f"On the {rows} held-out rows of {names} the challenger is "
         f"{'better' if holds else 'not provably better'}: {gain:+.3f} accuracy, right where the champion is wrong on "
         f"{won} rows and wrong where it is right on {lost} (p = {p:.2g}, level {settings.level})."
     )
-    return {"condition": "better on the new domain", "holds": holds, "p_value": p, "gain": gain, "finding": finding}
+    return {"condition": _BETTER, "holds": holds, "p_value": p, "gain": gain, "finding": finding}
 
 
 def _not_worse(name: str, part: dict[str, int], settings: PromotionSettings) -> Condition:

@@ -77,6 +77,32 @@ def test_duplicates_go_and_contradictions_are_quarantined(tmp_path: Path) -> Non
     assert rows[2][1] not in set(all_rows(tmp_path / "out").text)
 
 
+def test_a_pseudo_label_gives_way_to_a_trusted_one_old_or_new(tmp_path: Path) -> None:
+    header = ("id", "text", "label", "label_source")
+    rows = some_rows()
+    guesses = [(f"g{i}", text, label, "pseudo") for i, (_, text, label) in enumerate(some_rows(100, seed=3))]
+    wrong = [(f"w{i}", rows[i][1], "1" if rows[i][2] == "0" else "0", "pseudo") for i in range(20)]
+    near = [(f"n{i}", rows[i][1].upper() + " !!", rows[i][2], "pseudo") for i in range(20, 40)]
+    trusted = [(*row, "human") for row in rows]
+    old = prepare([write(tmp_path / "a.csv", [*wrong, *near, *guesses, *trusted], header)], tmp_path / "old", SETTINGS)
+    kept = all_rows(tmp_path / "old")
+    assert old["new_rows"] == {"human": 200, "pseudo": 100}
+    assert quarantine(tmp_path / "old").empty
+    assert set(kept[kept.label_source == "human"].id) == {row[0] for row in rows}
+    assert set(kept[kept.label_source == "pseudo"].split) == {"train"}
+    assert old["counts"]["test"]["label_source"] == {"human": 20}
+    # Somebody labels what was guessed: the guess is replayed no more.
+    corrected = [
+        (f"c{i}", text, "1" if label == "0" else "0", "human") for i, (_, text, label, _) in enumerate(guesses)
+    ]
+    new = write(tmp_path / "b.csv", corrected, header)
+    made = prepare([new], tmp_path / "new", SETTINGS, replay=str(tmp_path / "old"))
+    assert made["new_rows"] == {"human": 100}
+    assert set(all_rows(tmp_path / "new").label_source) == {"human"}
+    held_out = kept[kept.split != "train"].id
+    assert set(held_out) <= set(all_rows(tmp_path / "new").query("split != 'train'").id)
+
+
 def test_damaged_rows_are_quarantined_one_by_one(tmp_path: Path) -> None:
     path = tmp_path / "shop.csv"
     good = [f"{i},{text.replace(chr(34), '').replace(',', '')},{label}".encode() for i, text, label in some_rows()]
