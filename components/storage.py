@@ -139,7 +139,11 @@ class ObjectStore:
         if_match: str | None = None,
         only_if_new: bool = False,
     ) -> None:
-        """Upload a file of any size with `metadata` (ASCII), under the same conditions as `put`."""
+        """Upload a file of any size with `metadata` (ASCII), under the same conditions as `put`.
+
+        A process that is killed in the middle of a large file leaves an upload that nobody sees; a lifecycle rule of
+        the bucket (AbortIncompleteMultipartUpload) clears those away.
+        """
         where = {"Bucket": self.bucket, "Key": key}
         condition = _condition(if_match, only_if_new)
         with self._errors(key, conflict=bool(condition)), open(path, "rb") as file:

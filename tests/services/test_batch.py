@@ -154,7 +154,7 @@ def test_the_drift_check_reads_the_texts_of_every_format(
 
 def test_one_bad_object_stops_no_other_and_is_refused_once(bucket: ObjectStore, classifier: Classifier) -> None:
     bucket.put("incoming/a.csv.gz", gzip.compress(table(*map(str, range(500))))[:-30])
-    bucket.put("incoming/b.csv", table("x", "y"))
+    bucket.put("incoming/b/отзывы, день 1.csv", table("x", "y"))
     bucket.put("incoming/c.pdf", b"%PDF")
     damaged, good, neither = score_prefix(bucket, classifier, SETTINGS)
     assert good.rows == 2
@@ -164,7 +164,7 @@ def test_one_bad_object_stops_no_other_and_is_refused_once(bucket: ObjectStore, 
         (row,) = rows_of(content(bucket, f"quarantine/{result.source.removeprefix('incoming/')}.reasons.csv"))
         assert (row["object"], row["row"], row["reason"]) == (result.source, "", result.problem)
     assert not leftovers(bucket)
-    assert [item.key for item in bucket.list("predictions/")] == ["predictions/b.csv"]
+    assert [item.key for item in bucket.list("predictions/")] == ["predictions/b/отзывы, день 1.csv"]
     scored: list[int] = []
     assert score_prefix(bucket, counting(classifier, scored), SETTINGS)[0] == damaged
     assert not scored
