@@ -1,6 +1,6 @@
 """everbert report: what every retrain cost and gained, and why others were not done; on the terminal and on a page."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from components.storage import ObjectStore
 from pipelines.readable import columns
 
 _HEADER = ["when", "verdict", "gain by domain", "rows", "labels", "seconds", "CPU s", "GPU s"]
+ROLLED_BACK = "rolled back"
+_ROLLBACKS = "decisions/rollback-"  # then the model version and the time, as components/deployment/rollback.py has it
 _LONGEST_WHY = 60  # characters of it in a line on a terminal
 _GAINED = (
     "Accuracy of the challenger on the held-out rows of a domain, less the champion's; none where the champion stayed. "
@@ -27,7 +29,7 @@ _COST = (
 
 def report(store: ObjectStore, model_name: str = "", output: str | Path | None = None) -> dict[str, Any]:
     """The ledger of a model, or of all, and its totals; also as ledger.html and ledger.json in the folder `output`."""
-    lines = outcomes.read(store, model_name)
+    lines = _as_it_stands(store, outcomes.read(store, model_name))
     result = {"bucket": store.bucket, "lines": [asdict(line) for line in lines], "totals": totals(lines)}
     if output is not None:
         path = Path(output) / "ledger.html"
@@ -36,6 +38,17 @@ def report(store: ObjectStore, model_name: str = "", output: str | Path | None =
         with new_file(path) as temporary:
             temporary.write_text(page("Everbert: what the retrains cost and gained", lead(result), _sections(result)))
     return result
+
+
+def _as_it_stands(store: ObjectStore, lines: list[Outcome]) -> list[Outcome]:
+    """A champion that was rolled back has gained nothing after all."""
+    gone = {item.key.removeprefix(_ROLLBACKS).rpartition("-")[0] for item in store.list(_ROLLBACKS)}
+    return [
+        replace(line, verdict=ROLLED_BACK, gain=dict.fromkeys(line.gain, 0.0))
+        if line.verdict == PROMOTED and line.challenger in gone
+        else line
+        for line in lines
+    ]
 
 
 def totals(lines: list[Outcome]) -> dict[str, Any]:

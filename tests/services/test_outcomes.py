@@ -153,6 +153,17 @@ def test_the_report_is_a_table_with_totals_and_a_page(bucket: ObjectStore, tmp_p
     assert json.loads((tmp_path / "ledger.json").read_text("utf-8"))["totals"] == result["totals"]
 
 
+def test_a_champion_that_was_rolled_back_has_gained_nothing(bucket: ObjectStore) -> None:
+    decided(bucket)
+    bucket.put("decisions/rollback-v1-20260102T030405Z.json", b"{}")
+    assert report(bucket)["totals"]["promoted"] == 1
+    bucket.put("decisions/rollback-v2-20260102T030405Z.json", b"{}")
+    result = report(bucket)
+    (line,) = result["lines"]
+    assert (line["verdict"], line["gain"], line["cost"]["seconds"]) == ("rolled back", {"tweets": 0.0}, 110)
+    assert (result["totals"]["trained"], result["totals"]["promoted"]) == (1, 0)
+
+
 def test_an_empty_ledger_says_so_and_a_damaged_line_is_named(bucket: ObjectStore, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipelines", "report", "--bucket", f"s3://{bucket.bucket}"]
     made = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, check=True)

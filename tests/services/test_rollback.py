@@ -50,6 +50,7 @@ def test_the_previous_champion_is_back_with_its_alias_and_the_record_says_why(
     assert champion is not None
     assert champion.version == first.version
     assert tracking.version(name, second.version).tags["rolled_back"] == "worse on tweets"
+    assert made.record.startswith(f"decisions/rollback-{second.digest}-")  # the ledger's report reads the name
     stored = bucket.get(made.record)
     assert stored is not None
     record = json.loads(stored[0])
