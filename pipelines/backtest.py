@@ -9,6 +9,7 @@ from components.backtest.backtest import Replayed, backtest
 from components.backtest.outcome import Outcome
 from components.backtest.policies import Policy
 from components.config import Settings
+from components.errors import InputError
 from components.files import write_json
 from pipelines.backtest_report import write_page
 
@@ -18,8 +19,14 @@ PAGE, RESULT = "backtest.html", "backtest.json"
 def run(
     stream: Sequence[str], policies: Sequence[Policy], settings: Settings, output: Path, work: Path, **options: Any
 ) -> dict[str, Any]:
-    """Replay, and write page and JSON into `output`; returns what the JSON holds. `options` are those of `backtest`."""
-    output.mkdir(parents=True, exist_ok=True)  # now, not after hours of training
+    """Replay, and write page and JSON into `output`; returns what the JSON holds. `options` are those of `backtest`.
+
+    Raises InputError if `output` or `work` is a file, and what `backtest` raises.
+    """
+    for folder in (output, work):  # now, not after hours of training
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file; choose another folder for --output and --work-dir")
+        folder.mkdir(parents=True, exist_ok=True)
     result = as_result(backtest(stream, policies, settings, work, **options)) | {"report": str(output / PAGE)}
     write_json(output / RESULT, result)
     write_page(result)

@@ -51,7 +51,6 @@ def backtest(
             f"window ({window}) and every ({every}) must be at least 1, hours ({hours:g}) more than 0, and held-out "
             f"({held_out:g}) from 0.01 to 0.5"
         )
-    work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="backtest-", dir=work) as name:
         folder = Path(name)
         history = History.read(stream, window, held_out, settings.data, folder)

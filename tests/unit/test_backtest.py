@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from components.config import DriftSettings, Settings
 from components.drift import reference
 from components.errors import InputError
 from components.files import write_json
+from pipelines.backtest import run
 
 FIRST = {"movies": 0.9, "tweets": 0.6}
 SETTINGS = config.load(None, {"retrain": {"checks_a_year": 1000}})  # a lower bar, which is computed in less time
@@ -173,3 +175,20 @@ def test_a_refused_challenger_leaves_its_rows_to_the_next(model: Path) -> None:
     assert come_in(trigger, 1, 240, 1.0) == "retrain"
     assert trigger.state.evidence == 1.0
     assert (come_in(trigger, 2, 240, 1.0), trigger.kept.rows) == ("retrain", 480)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"window": 0}, r"window \(0\)"), ({"held_out": 0.9}, r"held-out \(0.9\)"), ({"hours": 0}, r"hours \(0\)")],
+)
+def test_options_out_of_range_are_said_before_anything_is_read(
+    options: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=said):
+        run(["none.csv"], named(["never"]), Settings(), tmp_path, tmp_path, base_model="none", **options)
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file is a file"):
+        run(["none.csv"], named(["never"]), Settings(), tmp_path / "file", tmp_path, base_model="none")
