@@ -45,6 +45,7 @@ bench: setup ## Print the figures of the documents; takes hours
 	$(BIN)/python benchmarks/drift_power.py
 	$(BIN)/python benchmarks/drift_sequential.py
 	$(BIN)/python benchmarks/prepare_memory.py
+	$(BIN)/python benchmarks/serving.py
 
 clean: ## Remove the environment and everything a run left behind
 	rm -rf $(VENV) .everbert build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
