@@ -60,6 +60,12 @@ class TrainingSettings:
         2, "passes over the training rows; the best by validation loss is kept", minimum=1, maximum=100
     )
     learning_rate: float = setting(1e-4, "peak learning rate of AdamW", minimum=1e-7, maximum=1e-2)
+    warm_learning_rate: float = setting(
+        5e-5,
+        "the same from the champion's weights, which are fitted already: too much of it costs the old domains",
+        minimum=1e-7,
+        maximum=1e-2,
+    )
     batch_size: int = setting(32, "texts in one optimizer step", minimum=1, maximum=4096)
     micro_batch_tokens: int = setting(
         4096, "most tokens in one forward pass; a larger batch takes several, and one step", minimum=16

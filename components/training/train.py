@@ -7,7 +7,7 @@ confidence. The embeddings of held-out rows go into the folder as the drift chec
 """
 
 import random
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,11 @@ def train(
         }  # fmt: skip
         kept = CheckpointFolder(checkpoints or f"{output}.checkpoints", fingerprint)
         # Of other labels the head starts at random, and has nothing to teach.
-        distil = bool(warm_start) and labels_of(start).names == data_set.labels.names
+        fitted = bool(warm_start) and labels_of(start).names == data_set.labels.names
+        rate = settings.training.warm_learning_rate if fitted else settings.training.learning_rate
         history = fit(
-            engine, data_set, settings.training, distil=distil, checkpoints=kept, resume=resume,
-            processes=processes,
+            engine, data_set, replace(settings.training, learning_rate=rate), distil=fitted, checkpoints=kept,
+            resume=resume, processes=processes,
         )  # fmt: skip
         if not processes.leads:
             return None

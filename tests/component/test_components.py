@@ -32,7 +32,7 @@ BUCKET = "components"
 MODEL = "sentiment-of-the-component-tests"
 SETTINGS: dict[str, dict[str, Any]] = {
     "data": {"minimum_rows": 5, "test_share": 0.2},
-    "training": {"epochs": 2, "learning_rate": 2e-4, "batch_size": 8, "max_length": 48},
+    "training": {"epochs": 2, "learning_rate": 2e-4, "warm_learning_rate": 2e-4, "batch_size": 8, "max_length": 48},
 }
 
 

@@ -21,7 +21,7 @@ POLICIES = ("never", "naive", "everbert", "everything")
 # Held-out rows for windows of some twenty texts, and a bar and a proof that so few of them can pass.
 SETTINGS = {
     "data": {"validation_share": 0.2, "test_share": 0.2, "minimum_rows": 2},
-    "training": {"epochs": 2, "learning_rate": 5e-4, "batch_size": 8},
+    "training": {"epochs": 2, "learning_rate": 5e-4, "warm_learning_rate": 5e-4, "batch_size": 8},
     "drift": {"minimum_window": 10},
     "retrain": {"false_retrain_budget": 0.5, "checks_a_year": 10, "minimum_labels": 50},
     "promotion": {"margin": 0.2, "slice_margin": 0.3, "calibration_margin": 0.3, "level": 0.4, "behaviour_margin": 1},
