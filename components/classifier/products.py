@@ -13,25 +13,19 @@ from torch.nn.functional import linear
 
 Product = Callable[[Tensor], Tensor]
 _ROWS = 2048  # for so many the layout is chosen; others work as well
+# What oneDNN calls an activation that it has with the same formula; any other is torch's to apply.
+_POSTS = {"NoneType": "none", "GELUActivation": "gelu"}
 
 
 def product(weight: Tensor, bias: Tensor, activation: Product | None = None, *, frozen: bool = False) -> Product:
     """The function of [rows, in] that gives [rows, out] for a [out, in] weight; `frozen` if that will never change."""
     if frozen and weight.device.type == "cpu":
-        made = _laid_out(weight, bias, _NAMES.get(activation_name(activation), ""))
+        made = _laid_out(weight, bias, _POSTS.get(type(activation).__name__, ""))
         if made is not None:
             return made
     if activation is None:
         return lambda x: linear(x, weight, bias)
     return lambda x: activation(linear(x, weight, bias))
-
-
-def activation_name(activation: Product | None) -> str:
-    return type(activation).__name__
-
-
-# torch's exact GELU has the same formula in oneDNN; any other activation is applied by torch.
-_NAMES = {"NoneType": "none", "GELUActivation": "gelu"}
 
 
 def _laid_out(weight: Tensor, bias: Tensor, post: str) -> Product | None:
