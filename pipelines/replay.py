@@ -59,7 +59,7 @@ def _read(decision: str) -> dict[str, Any]:
     else:
         content = Path(decision).read_bytes() if Path(decision).is_file() else None
     if content is None:
-        raise DataError(f"there is no decision record {decision}")
+        raise DataError(f"there is no decision record {decision}; give a file, or s3://BUCKET/decisions/NAME")
     try:
         record = json.loads(content)
     except ValueError as error:

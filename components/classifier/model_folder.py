@@ -56,7 +56,7 @@ def describe(folder: str | Path) -> ModelDescription:
     """The checked description of a model folder. Raises ModelFolderError: not a model, a pickle, changed files."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise ModelFolderError(f"there is no model folder {folder}")
+        raise ModelFolderError(f"there is no model folder {folder}; everbert train makes one")
     refuse_pickles(folder)
     if not (folder / DESCRIPTION).is_file():
         raise ModelFolderError(f"{folder} is not a model folder: it holds no {DESCRIPTION} (everbert train makes one)")

@@ -12,6 +12,7 @@ import pytest
 
 from components import config
 from pipelines.command import build_parser
+from pipelines.flags import from_flags
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -67,7 +68,7 @@ def test_each_command_of_the_documents_parses(words: list[str], capsys: pytest.C
         assert command in {"--help", *parsers()}
         return
     parsed = build_parser().parse_args(words[1:])  # exits, which fails the test, on a flag that does not exist
-    config.from_flags(argparse.Namespace(**{k: v for k, v in vars(parsed).items() if k != "config"}))
+    from_flags(argparse.Namespace(**{k: v for k, v in vars(parsed).items() if k != "config"}))
 
 
 @pytest.mark.parametrize("words", commands("make"), ids=" ".join)

@@ -6,12 +6,9 @@ EVERBERT_KILL_POINTS says how many kills it takes (12 if not set; 50 take a minu
 import csv
 import gzip
 import io
-import json
 import os
 import random
 import secrets
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from line_process import LineProcess, line_process
 
 from components.storage import ObjectStore
 from pipelines.local_services import S3Service
@@ -33,33 +31,15 @@ Ask = Callable[[dict[str, Any]], dict[str, Any]]
 @pytest.fixture(scope="module")
 def process(
     tiny_model: Path, object_store: S3Service, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Callable[[dict[str, Any]], None], Callable[[], dict[str, Any]]]]:
+) -> Iterator[LineProcess]:
     """Asks batch_process.py, and reads its answer."""
-    # A killed worker leaves its temporary folders behind.
-    environment = os.environ | {"TMPDIR": str(tmp_path_factory.mktemp("killed"))}
-    command = [sys.executable, str(Path(__file__).with_name("batch_process.py")), str(tiny_model)]
-    root = Path(__file__).parents[2]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root, env=environment
-    ) as started:
-        assert started.stdin is not None
-        assert started.stdout is not None
-        stdin, stdout = started.stdin, started.stdout
-
-        def say(asked: dict[str, Any]) -> None:
-            print(json.dumps(asked), file=stdin, flush=True)
-
-        yield say, lambda: dict(json.loads(stdout.readline()))
-        started.stdin.close()
+    with line_process("batch_process.py", str(tiny_model), temporary=tmp_path_factory.mktemp("killed")) as talk:
+        yield talk
 
 
 @pytest.fixture
-def ask(process: tuple[Callable[[dict[str, Any]], None], Callable[[], dict[str, Any]]]) -> Ask:
-    def ask(asked: dict[str, Any]) -> dict[str, Any]:
-        process[0](asked)
-        return process[1]()
-
-    return ask
+def ask(process: LineProcess) -> Ask:
+    return process.ask
 
 
 def texts(name: str) -> list[tuple[str, str]]:
@@ -131,10 +111,8 @@ def test_workers_that_race_and_are_killed_lose_and_double_nothing(ask: Ask) -> N
         assert outcome(store) == expected, f"seed {seed}, {killed} killed"
 
 
-def test_watching_scores_what_comes_in_until_it_is_told_to_end(
-    process: tuple[Callable[[dict[str, Any]], None], Callable[[], dict[str, Any]]], bucket: ObjectStore
-) -> None:
-    say, answer = process
+def test_watching_scores_what_comes_in_until_it_is_told_to_end(process: LineProcess, bucket: ObjectStore) -> None:
+    say, answer = process.say, process.hear
     bucket.put("incoming/a.csv", as_csv("a"))
     say({"bucket": bucket.bucket, "watch": True})
     for name in ("a", "b"):

@@ -1,18 +1,15 @@
 """A check that is killed at any of its writes: the next one ends where an unbroken one would have."""
 
 import json
-import os
 import secrets
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from kfp_server import kfp_server
+from line_process import line_process
 from stream_samples import Samples, as_csv, drop, serve
 
 from components.drift import ledger
@@ -26,24 +23,12 @@ Ask = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def ask(champion_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     """Runs a check in a process of its own, killed at a write if asked to."""
-    # A killed check leaves its temporary folders behind.
-    environment = os.environ | {"TMPDIR": str(tmp_path_factory.mktemp("killed"))}
-    command = [sys.executable, str(Path(__file__).with_name("check_process.py"))]
-    root = Path(__file__).parents[2]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root, env=environment
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        stdin, stdout = process.stdin, process.stdout
+    with line_process("check_process.py", temporary=tmp_path_factory.mktemp("killed")) as process:
 
         def ask(store: ObjectStore, kfp: str, kill: int = 0) -> dict[str, Any]:
-            print(json.dumps({"bucket": store.bucket, "kfp": kfp, "at": NOON.isoformat(), "kill": kill}), file=stdin)
-            stdin.flush()
-            return dict(json.loads(stdout.readline()))
+            return process.ask({"bucket": store.bucket, "kfp": kfp, "at": NOON.isoformat(), "kill": kill})
 
         yield ask
-        process.stdin.close()
 
 
 def drifted_stream(champion_uri: str, samples: Samples) -> ObjectStore:

@@ -8,12 +8,13 @@ import pytest
 
 from components import config
 from components.errors import SettingsError
+from pipelines.flags import add_flags, from_flags
 
 
 def parse(*flags: str) -> config.Settings:
     parser = argparse.ArgumentParser()
-    config.add_flags(parser, "data", "training")
-    return config.from_flags(parser.parse_args(flags))
+    add_flags(parser, "data", "training")
+    return from_flags(parser.parse_args(flags))
 
 
 def test_flags_override_the_file_which_overrides_the_defaults(tmp_path: Path) -> None:
