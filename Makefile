@@ -42,10 +42,8 @@ compile: setup ## Write the KFP pipeline as YAML
 	$(BIN)/everbert compile
 
 bench: setup ## Print the figures of the documents; takes hours
-	$(BIN)/python benchmarks/drift_power.py
-	$(BIN)/python benchmarks/drift_sequential.py
-	$(BIN)/python benchmarks/prepare_memory.py
-	$(BIN)/python benchmarks/serving.py
+	for one in drift_power drift_sequential prepare_memory training scoring promotion stream batch serving; do \
+	  $(BIN)/python benchmarks/$$one.py || exit; done
 
 clean: ## Remove the environment and everything a run left behind
 	rm -rf $(VENV) .everbert build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,6 +1,6 @@
 """What each retrain policy makes of the stream movies -> amazon -> tweets -> nyt.
 
-    python benchmarks/stream.py              three seeds; about an hour of one core
+    python benchmarks/stream.py              three seeds; about an hour and a half of one core
     python benchmarks/stream.py --seeds 13 --policies everbert
 
 `everbert backtest` on the reviews in samples/, each domain after the first as one window. The seed decides which rows

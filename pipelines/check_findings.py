@@ -101,15 +101,16 @@ def _count(
 ) -> tuple[list[Tested], State, int]:
     """Test the new windows, as many as the year's budget allows; the state with them, and the rows that still wait."""
     windows, waiting = stream.cut(came.waiting, size)
-    chosen = stream.thin(windows, int(transitions.allowed_windows(before, at, settings.retrain)))
+    chosen, passed = stream.choose(windows, int(transitions.allowed_windows(before, at, settings.retrain)))
     tested = [
         measure_window(kept, parts, measure, settings.drift)
         for parts in progress(chosen, description="test", unit="window")
     ]
-    passed = [part for parts in windows for part in parts] if chosen else []
     there = transitions.keep_objects(before, came.keys)
-    counted = transitions.count(there, [t.window for t in tested], passed, at, settings.retrain)
-    return tested, counted, waiting if chosen else waiting + size * len(windows)
+    counted = transitions.count(
+        there, [t.window for t in tested], [part for parts in passed for part in parts], at, settings.retrain
+    )
+    return tested, counted, waiting + size * (len(windows) - len(passed))
 
 
 def _to_judge(counted: State, tested: list[Tested], alarm: bool) -> list[Parts]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from components.accounting import outcomes
 from components.accounting.cost import Cost
-from components.accounting.outcomes import NOT_DONE, PROMOTED, Outcome
+from components.accounting.outcomes import KEPT, NOT_DONE, PROMOTED, Outcome
 from components.charts import bars
 from components.files import new_file, write_json
 from components.report import Section, page
@@ -14,7 +14,8 @@ from components.storage import ObjectStore
 from pipelines.readable import columns
 
 _HEADER = ["when", "verdict", "gain by domain", "rows", "labels", "seconds", "CPU s", "GPU s"]
-ROLLED_BACK = "rolled back"
+ROLLED_BACK, DONE_LATER = "rolled back", "done later"
+_TRAINED = (PROMOTED, KEPT, ROLLED_BACK)
 _ROLLBACKS = "decisions/rollback-"  # then the model version and the time, as components/deployment/rollback.py has it
 _LONGEST_WHY = 60  # characters of it in a line on a terminal
 _GAINED = (
@@ -41,23 +42,27 @@ def report(store: ObjectStore, model_name: str = "", output: str | Path | None =
 
 
 def _as_it_stands(store: ObjectStore, lines: list[Outcome]) -> list[Outcome]:
-    """A champion that was rolled back has gained nothing after all."""
+    """As seen from today: a champion that was rolled back has gained nothing, and a retrain that waited may be done."""
     gone = {item.key.removeprefix(_ROLLBACKS).rpartition("-")[0] for item in store.list(_ROLLBACKS)}
-    return [
-        replace(line, verdict=ROLLED_BACK, gain=dict.fromkeys(line.gain, 0.0))
-        if line.verdict == PROMOTED and line.challenger in gone
-        else line
-        for line in lines
-    ]
+    done = {(line.model_name, line.champion): line.at for line in lines if line.verdict in _TRAINED}
+
+    def now(line: Outcome) -> Outcome:
+        if line.verdict == PROMOTED and line.challenger in gone:
+            return replace(line, verdict=ROLLED_BACK, gain=dict.fromkeys(line.gain, 0.0))
+        if line.verdict in ("wait", "warn") and done.get((line.model_name, line.champion), "") > line.at:
+            return replace(line, verdict=DONE_LATER)
+        return line
+
+    return [now(line) for line in lines]
 
 
 def totals(lines: list[Outcome]) -> dict[str, Any]:
     """Sums over all lines; `gain` adds up what each promotion gained in a domain."""
-    done = [line for line in lines if line.verdict not in NOT_DONE]
+    done = [line for line in lines if line.verdict in _TRAINED]
     return {
         "trained": len(done),
         "promoted": sum(line.verdict == PROMOTED for line in done),
-        "not_done": len(lines) - len(done),
+        "not_done": sum(line.verdict in NOT_DONE for line in lines),
         "rows": sum(line.rows for line in lines),
         "labels": _added([line.labels for line in lines]),
         "cost": asdict(sum((line.cost for line in lines), Cost())),
@@ -113,7 +118,7 @@ def _sections(result: dict[str, Any]) -> list[Section]:
 
 
 def _numbers(line: dict[str, Any]) -> list[str]:
-    first = not line["gain"] and line["verdict"] not in NOT_DONE
+    first = not line["gain"] and line["verdict"] in _TRAINED
     gain = "first model" if first else _gain(line["gain"])
     return [_when(line), line["verdict"], gain, *_amounts(line["rows"], line["labels"], line["cost"])]
 
@@ -143,7 +148,7 @@ def _when(line: dict[str, Any]) -> str:
 
 def _why(line: dict[str, Any]) -> str:
     """What asked for a retrain that was done, what stood in the way of one that was not (the last sentence of it)."""
-    return str(line["reason"]).rstrip(".").split(". ")[-1] if line["verdict"] in NOT_DONE else str(line["cause"])
+    return str(line["reason"]).rstrip(".").split(". ")[-1] if line["verdict"] not in _TRAINED else str(line["cause"])
 
 
 def _told(line: dict[str, Any]) -> str:

@@ -85,11 +85,10 @@ class OnDrift:
 
     def _count(self, at: datetime) -> None:
         """Test the windows that are full, as many as the year's budget allows."""
-        windows: list[Parts] = []
-        while self.cut_until + self.size <= self.kept.rows:
-            windows.append((self.kept.part(self.cut_until, self.cut_until + self.size),))
-            self.cut_until += self.size
-        chosen = stream.thin(windows, int(transitions.allowed_windows(self.state, at, self.settings.retrain)))
+        starts = range(self.cut_until, self.kept.rows - self.size + 1, self.size)
+        windows: list[Parts] = [(self.kept.part(start, start + self.size),) for start in starts]
+        chosen, passed = stream.choose(windows, int(transitions.allowed_windows(self.state, at, self.settings.retrain)))
+        self.cut_until += self.size * len(passed)
         tested = [measure_window(self.kept, parts, self.measure, self.settings.drift).window for parts in chosen]
         self.state = transitions.count(self.state, tested, [], at, self.settings.retrain)
 

@@ -29,9 +29,7 @@ Affine = tuple[Tensor, Tensor]  # weight and bias
 
 @dataclass(frozen=True)
 class _Layer:
-    query: Product
-    key_value: Product
-    query_key_value: Product
+    attention_input: tuple[Product, ...]  # query, key and value in one; in the last layer query, and key with value
     attention_output: Product
     attention_norm: Affine
     intermediate: Product
@@ -89,7 +87,8 @@ class PackedBert:
         self._words = _float32(embeddings.word_embeddings.weight)
         self._positions = _float32(embeddings.position_embeddings.weight + embeddings.token_type_embeddings.weight[0])
         self._embedding_norm = _affine(embeddings.LayerNorm)
-        self._layers = [self._layer(layer) for layer in model.bert.encoder.layer]
+        layers = model.bert.encoder.layer
+        self._layers = [self._layer(layer, last=layer is layers[-1]) for layer in layers]
         self._pooler = _affine(model.bert.pooler.dense, torch.float64)
         self._classifier = _affine(model.classifier, torch.float64)
 
@@ -117,7 +116,7 @@ class PackedBert:
 
     def _attend(self, hidden: Tensor, layer: _Layer, groups: list[_Group]) -> Tensor:
         """Attention of every token over its own text, with the residual and its norm: [tokens, hidden]."""
-        projected = layer.query_key_value(hidden.to(self._dtype))
+        projected = layer.attention_input[0](hidden.to(self._dtype))
         attended = []
         for group in groups:
             query, key, value = self._by_head(projected[group.tokens], group, 3)
@@ -129,7 +128,8 @@ class PackedBert:
     def _attend_first(self, hidden: Tensor, first: Tensor, layer: _Layer, groups: list[_Group]) -> Tensor:
         """The same for the rows `first` alone, one for each text: [texts, hidden]."""
         cls, products = hidden.index_select(0, first), hidden.to(self._dtype)
-        queries, projected = layer.query(products.index_select(0, first)), layer.key_value(products)
+        of_first, of_all = layer.attention_input
+        queries, projected = of_first(products.index_select(0, first)), of_all(products)
         attended = []
         for group in groups:
             key, value = self._by_head(projected[group.tokens], group, 2)
@@ -153,12 +153,12 @@ class PackedBert:
     def _norm(self, hidden: Tensor, affine: Affine) -> Tensor:
         return layer_norm(hidden, (hidden.shape[1],), *affine, self._epsilon)
 
-    def _layer(self, layer: Any) -> _Layer:
+    def _layer(self, layer: Any, *, last: bool) -> _Layer:
         attention, output = layer.attention.self, layer.attention.output
+        query, key_value = [attention.query], [attention.key, attention.value]
+        together = [query, key_value] if last else [query + key_value]
         return _Layer(
-            query=self._product(attention.query),
-            key_value=self._product(attention.key, attention.value),
-            query_key_value=self._product(attention.query, attention.key, attention.value),
+            attention_input=tuple(self._product(*modules) for modules in together),
             attention_output=self._product(output.dense),
             attention_norm=_affine(output.LayerNorm),
             intermediate=self._product(layer.intermediate.dense, activation=self._activation),

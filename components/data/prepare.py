@@ -136,7 +136,7 @@ def _decide(spool: Spool, n: Numbers, settings: DataSettings) -> tuple[npt.NDArr
     # training rows; then by content.
     order = np.lexsort((n["content"], n["order"], -n["given"], ~n["old"], n["pseudo"]))
     _mark_exact(n, order, removed)
-    _mark_near(spool, n.pop("bands"), n["old"], order[removed[order] == KEPT], removed, settings)
+    _mark_near(spool, n.pop("bands"), n["old"] & ~n["pseudo"], order[removed[order] == KEPT], removed, settings)
     del order
     _mark_leaks(n, removed)
     kept = np.flatnonzero(removed == KEPT)
@@ -155,19 +155,19 @@ def _decide(spool: Spool, n: Numbers, settings: DataSettings) -> tuple[npt.NDArr
 def _mark_near(
     spool: Spool,
     bands: npt.NDArray,
-    old: npt.NDArray,
+    stays: npt.NDArray,
     left: npt.NDArray,
     removed: npt.NDArray,
     settings: DataSettings,
 ) -> None:
-    """Of rows that nearly have the same text, all but the first in `left` go."""
+    """Of rows that nearly have the same text, all but the first in `left` go, except those that stay in any case."""
 
     def texts(places: npt.NDArray) -> dict[int, str]:
         content = spool.texts(np.sort(left[places]))
         return {place: content[int(left[place])] for place in places.tolist()}
 
     if settings.near_duplicate_similarity < 1:
-        near = near_duplicates(bands, left, old[left], texts, settings.near_duplicate_similarity)
+        near = near_duplicates(bands, left, stays[left], texts, settings.near_duplicate_similarity)
         removed[left[near]] = NEAR
 
 

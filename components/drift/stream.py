@@ -128,11 +128,15 @@ def cut(waiting: Sequence[Waiting], size: int) -> tuple[list[Parts], int]:
     return windows, size - missing
 
 
-def thin(windows: Sequence[Parts], allowed: int) -> list[Parts]:
-    """At most `allowed` of the windows, evenly spaced, the newest among them."""
+def choose(windows: Sequence[Parts], allowed: int) -> tuple[list[Parts], list[Parts]]:
+    """(the windows to test: at most `allowed`, evenly spaced, the newest among them; those that are passed with them).
+
+    If none may be tested, none is passed: they wait.
+    """
     if len(windows) <= allowed:
-        return list(windows)
-    return [windows[(i + 1) * len(windows) // allowed - 1] for i in range(allowed)]
+        return list(windows), list(windows)
+    chosen = [windows[(i + 1) * len(windows) // allowed - 1] for i in range(allowed)]
+    return chosen, list(windows) if chosen else []
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,15 @@ def test_the_report_is_a_table_with_totals_and_a_page(bucket: ObjectStore, tmp_p
     assert json.loads((tmp_path / "ledger.json").read_text("utf-8"))["totals"] == result["totals"]
 
 
+def test_a_retrain_that_waited_and_was_done_is_not_one_that_was_not_done(bucket: ObjectStore) -> None:
+    made = decided(bucket)
+    for number, at in enumerate(("2026-01-02T03:04:05+00:00", "2999-01-02T03:04:05+00:00")):
+        outcomes.write(bucket, Outcome(f"m-{number}", at, "m", "drift", "wait", "No labels.", champion=made.champion))
+    result = report(bucket)
+    assert [line["verdict"] for line in result["lines"]] == ["done later", "promote", "wait"]
+    assert (result["totals"]["trained"], result["totals"]["not_done"]) == (1, 1)
+
+
 def test_a_champion_that_was_rolled_back_has_gained_nothing(bucket: ObjectStore) -> None:
     decided(bucket)
     bucket.put("decisions/rollback-v1-20260102T030405Z.json", b"{}")

@@ -93,7 +93,8 @@ def test_a_pseudo_label_gives_way_to_a_trusted_one_old_or_new(tmp_path: Path) ->
     assert old["counts"]["test"]["label_source"] == {"human": 20}
     # Somebody labels what was guessed: the guess is replayed no more.
     corrected = [
-        (f"c{i}", text, "1" if label == "0" else "0", "human") for i, (_, text, label, _) in enumerate(guesses)
+        (f"c{i}", text if i % 2 else f"{text} So.", "1" if label == "0" else "0", "human")
+        for i, (_, text, label, _) in enumerate(guesses)
     ]
     new = write(tmp_path / "b.csv", corrected, header)
     made = prepare([new], tmp_path / "new", SETTINGS, replay=str(tmp_path / "old"))

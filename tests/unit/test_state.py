@@ -14,7 +14,7 @@ from components.config import RetrainSettings
 from components.drift import sequential
 from components.drift import state as transitions
 from components.drift.state import Entry, Mark, Part, Retrain, State, Window
-from components.drift.stream import Waiting, counted_until, cut, thin
+from components.drift.stream import Waiting, choose, counted_until, cut
 
 SETTINGS = RetrainSettings()
 BAR = sequential.bar(SETTINGS.false_retrain_budget, SETTINGS.checks_a_year)
@@ -154,9 +154,10 @@ def test_windows_are_full_disjoint_and_leave_only_a_rest(sizes: list[int], size:
 
 def test_thinning_takes_evenly_spaced_windows_and_the_newest() -> None:
     windows = [(part(f"incoming/{i}.csv", 0, 50),) for i in range(10)]
-    assert thin(windows, 20) == windows
-    assert [w[0].key for w in thin(windows, 3)] == ["incoming/2.csv", "incoming/5.csv", "incoming/9.csv"]
-    assert thin(windows, 0) == []
+    assert choose(windows, 20) == (windows, windows)
+    assert [w[0].key for w in choose(windows, 3)[0]] == ["incoming/2.csv", "incoming/5.csv", "incoming/9.csv"]
+    assert choose(windows, 3)[1] == windows  # what is passed over is not tested later
+    assert choose(windows, 0) == ([], [])  # they wait
 
 
 def test_an_object_that_was_overwritten_goes_on_where_its_texts_are_the_same() -> None:
