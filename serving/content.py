@@ -32,7 +32,7 @@ def asked_in_v1(body: Any, settings: ServingSettings) -> Asked:
     if isinstance(body, bytes):  # sent with a content type that is not JSON's
         try:
             body = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidInput('the body is not JSON; send {"instances": [TEXT, ...]}') from error
     if not isinstance(body, dict) or not isinstance(body.get("instances"), list):
         raise InvalidInput('the body must be {"instances": [TEXT, ...]}: an object with a list named instances')

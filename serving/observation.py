@@ -23,7 +23,8 @@ from serving import metrics
 ID_HEADER = "x-request-id"
 _CLIENT_GONE = 499  # as nginx counts it; nobody receives it
 _CARRIED = re.compile(r"[!-~]{1,128}")  # an id that fits into a header and a log line as it is
-_ROUTES = (("v1", re.compile(r"/v1/models/[^/]+:predict")), ("v2", re.compile(r"/v2/models/.+/infer")))
+_ROUTES = (("v1", re.compile(r"/v1/models/[^/]+:predict")), ("v2", re.compile(r"/v2/models/.+/infer", re.DOTALL)))
+UPLOAD = "/page/table"  # its bodies have a limit of their own
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -41,8 +42,13 @@ class Observed:
     fields: dict[str, Any] = field(default_factory=dict)
     """Of its log line; never the text of a review."""
 
-    def __post_init__(self) -> None:
-        metrics.IN_FLIGHT.labels(self.protocol).inc()
+    @classmethod
+    def begin(cls, protocol: str) -> "Observed":
+        """From now on it is the one that the running handler answers; `end` must follow."""
+        metrics.IN_FLIGHT.labels(protocol).inc()
+        observed = cls(protocol)
+        _current.set(observed)
+        return observed
 
     def name(self, wanted: Any) -> None:
         """Adopt the id that the client gave, unless it gave another before or it cannot be carried."""
@@ -74,7 +80,7 @@ def current() -> Observed:
 
 
 class ObservedHttp:
-    """The ASGI middleware. Requests that are not for predictions pass through it untouched."""
+    """The ASGI middleware. Requests that are not for predictions pass through it, but none is larger than allowed."""
 
     def __init__(self, app: Callable[[Message, Receive, Send], Awaitable[None]], most_megabytes: int) -> None:
         self._app = app
@@ -82,12 +88,19 @@ class ObservedHttp:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         protocol = _protocol(scope["path"]) if scope["type"] == "http" else None
+        if scope["type"] == "http" and scope["path"] != UPLOAD:
+            receive = _limited(receive, self._most_megabytes)
         if protocol is None:
             return await self._app(scope, receive, send)
-        observed = Observed(protocol)
+        observed = Observed.begin(protocol)
         observed.name(dict(scope["headers"]).get(ID_HEADER.encode(), b"").decode("latin-1"))
-        _current.set(observed)
-        status = _CLIENT_GONE
+        status, left_early = _CLIENT_GONE, False
+
+        async def receive_whole() -> Message:
+            nonlocal left_early
+            message = await receive()
+            left_early = left_early or (message["type"] == "http.disconnect" and status == _CLIENT_GONE)
+            return message
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -97,10 +110,11 @@ class ObservedHttp:
             await send(message)
 
         try:
-            limited = _limited(receive, self._most_megabytes)
-            await _while_connected(lambda watched: self._app(scope, watched, send_with_id), limited, lambda: status)
+            await _while_connected(
+                lambda watched: self._app(scope, watched, send_with_id), receive_whole, lambda: status
+            )
         finally:
-            observed.end(str(status))
+            observed.end(str(_CLIENT_GONE if left_early else status))
 
 
 def _protocol(path: str) -> str | None:
@@ -163,13 +177,12 @@ class ObservedGrpc(AsyncServerInterceptor):
     async def intercept(self, method: Callable, request_or_iterator: Any, context: Any, method_name: str) -> Any:
         if not method_name.endswith("/ModelInfer"):
             return await method(request_or_iterator, context)
-        observed = Observed("grpc")
+        observed = Observed.begin("grpc")
         observed.name(dict(context.invocation_metadata()).get(ID_HEADER))
         observed.name(request_or_iterator.id)
-        _current.set(observed)
         status = grpc.StatusCode.OK
-        await context.send_initial_metadata(((ID_HEADER, observed.answer_id()),))
         try:
+            await context.send_initial_metadata(((ID_HEADER, observed.answer_id()),))
             return await method(request_or_iterator, context)
         except asyncio.CancelledError:
             status = grpc.StatusCode.CANCELLED

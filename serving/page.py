@@ -3,6 +3,7 @@
 import asyncio
 import re
 import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import AsyncIterator, Sequence
@@ -25,12 +26,15 @@ from components.classifier.engine import Scores
 from components.config import BatchSettings, ServingSettings
 from components.errors import DataError
 from serving.batcher import MicroBatcher, QueueFullError
+from serving.observation import UPLOAD
 from serving.predictor import SentimentPredictor
 
 _POLICY = (  # the page needs nothing from anywhere, so it may have nothing from anywhere
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_MOST_LETTERS = 40  # of a file's name: they may take four bytes each, and a name 255
+_LOOK_SECONDS = 0.1  # how often it is seen whether the client is still there
 _CHUNK_ROWS = 64  # a request of its own each, so that a large table takes turns with the others
 
 
@@ -43,7 +47,7 @@ def add_page(app: FastAPI, predictor: SentimentPredictor, settings: ServingSetti
     async def page() -> HTMLResponse:
         filled = template.render(
             name=predictor.name, version=predictor.classifier.version, megabytes=settings.page_megabytes,
-            style=report.style(),
+            characters=settings.maximum_characters, style=report.style(),
         )  # fmt: skip
         return HTMLResponse(filled, headers={"Content-Security-Policy": _POLICY})
 
@@ -53,34 +57,50 @@ def add_page(app: FastAPI, predictor: SentimentPredictor, settings: ServingSetti
                 source = Path(folder) / _plain(name)
                 await _save(request.stream(), source, settings.page_megabytes)
                 async with one_at_a_time:
-                    return await asyncio.to_thread(_scored, source, predictor)
+                    return await _scored_while_wanted(source, predictor, request)
         except DataError as error:
             return JSONResponse({"error": str(error).replace(f"{folder}/", "")}, status_code=400)
 
     app.add_api_route("/", page, methods=["GET"], response_model=None)
-    app.add_api_route("/page/table", score_table, methods=["POST"], response_model=None)
+    app.add_api_route(UPLOAD, score_table, methods=["POST"], response_model=None)
 
 
 class _Queued(Classifier):
     """A classifier whose texts are scored in the model server's batches, in turn with everybody else's."""
 
-    def __init__(self, classifier: Classifier, batcher: MicroBatcher) -> None:
+    def __init__(self, classifier: Classifier, batcher: MicroBatcher, given_up: threading.Event) -> None:
         super().__init__(classifier.engine, classifier.labels, classifier.description, classifier.folder)
-        self._served, self._batcher = classifier, batcher
+        self._served, self._batcher, self._given_up = classifier, batcher, given_up
 
     def score(self, texts: Sequence[str], *, description: str = "") -> Scores:
         while True:
+            if self._given_up.is_set():
+                raise DataError("nobody waits for the table any more")
             try:
                 return self._batcher.submit(self._served, texts).result().scores
             except QueueFullError as error:
                 time.sleep(error.retry_after)
 
 
+async def _scored_while_wanted(source: Path, predictor: SentimentPredictor, request: Request) -> Response:
+    """`_scored` in a thread, which ends with the chunk in hand when the client leaves or the server stops."""
+    given_up = threading.Event()
+    work = asyncio.ensure_future(asyncio.to_thread(_scored, source, predictor, given_up))
+    try:
+        while not (await asyncio.wait({work}, timeout=_LOOK_SECONDS))[0]:
+            if await request.is_disconnected():
+                given_up.set()
+        return work.result()
+    finally:
+        given_up.set()
+        await asyncio.wait({work})  # it writes into a folder that goes next
+
+
 def _plain(name: str) -> str:
     """A file name of harmless characters that ends as `name` does. Raises DataError if that is no table's end."""
     if not kind_of(name):
         raise DataError(f"{name[:80]} is neither CSV nor Parquet: its name must end in .csv, .csv.gz or .parquet")
-    return re.sub(r"[^\w.-]", "_", name)[-80:].lstrip(".")
+    return re.sub(r"[^\w.-]", "_", name)[-_MOST_LETTERS:].lstrip(".")
 
 
 async def _save(stream: AsyncIterator[bytes], path: Path, megabytes: int) -> None:
@@ -93,11 +113,11 @@ async def _save(stream: AsyncIterator[bytes], path: Path, megabytes: int) -> Non
             file.write(block)
 
 
-def _scored(source: Path, predictor: SentimentPredictor) -> Response:
+def _scored(source: Path, predictor: SentimentPredictor, given_up: threading.Event) -> Response:
     """The table with its predictions; in a ZIP with the rows that were set aside, if there are any."""
     kind = source.name.removeprefix(stem_of(source.name))
     output = source.with_name(f"{stem_of(source.name)}.scored{kind}")
-    classifier = _Queued(predictor.classifier, predictor.batcher)
+    classifier = _Queued(predictor.classifier, predictor.batcher, given_up)
     result = score_file(source, output, classifier, BatchSettings(chunk_rows=_CHUNK_ROWS))
     if result.quarantined:
         quarantine = output.with_name(f"{output.name}.quarantine.csv")

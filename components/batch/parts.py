@@ -55,12 +55,12 @@ class Parts:
         self._store, self._prefix = store, prefix
 
     def has(self, number: int) -> bool:
-        return self._store.head(self._key(number)) is not None
+        return self._store.head(self.key(number)) is not None
 
     def missing(self, count: int) -> int:
         """How many of the first `count` are not there."""
         there = {item.key for item in self._store.list(self._prefix)}
-        return sum(self._key(number) not in there for number in range(count))
+        return sum(self.key(number) not in there for number in range(count))
 
     def write(self, number: int, part: Part) -> None:
         """What another worker has written of the same chunk stays as it is."""
@@ -69,17 +69,17 @@ class Parts:
         file = io.BytesIO()
         np.savez(file, allow_pickle=False, counts=counts, **arrays, **{f"kept_{k}": v for k, v in part.kept.items()})
         try:
-            self._store.put(self._key(number), file.getvalue(), only_if_new=True)
+            self._store.put(self.key(number), file.getvalue(), only_if_new=True)
         except ConflictError:
             return
 
     def read(self, count: int) -> Iterator[Part]:
         """The first `count`, in order. ConflictError if one is gone: somebody else has finished the object."""
         for number in range(count):
-            found = self._store.get(self._key(number))
+            found = self._store.get(self.key(number))
             if found is None:
-                raise ConflictError(f"{self._store.uri(self._key(number))} was removed by somebody else")
-            yield self._decoded(self._key(number), found[0])
+                raise ConflictError(f"{self._store.uri(self.key(number))} was removed by somebody else")
+            yield self._decoded(self.key(number), found[0])
 
     def _decoded(self, key: str, content: bytes) -> Part:
         try:
@@ -92,7 +92,7 @@ class Parts:
                 f"{self._store.uri(key)} is damaged; delete it, and its rows are scored again"
             ) from error
 
-    def _key(self, number: int) -> str:
+    def key(self, number: int) -> str:
         return f"{self._prefix}{number:06d}{SUFFIX}"
 
 

@@ -59,8 +59,10 @@ def watch(store: ObjectStore, classifier: Classifier, settings: BatchSettings, s
             try:
                 for item in random.sample(items, len(items)):  # several workers start at different objects
                     if seen.get(item.key) != item.etag:
-                        watched.add(_scored(store, item, classifier, settings, share))
-                        seen[item.key] = item.etag
+                        result = _scored(store, item, classifier, settings, share)
+                        if not result.missing:  # else it is looked at again, until somebody has finished it
+                            watched.add(result)
+                            seen[item.key] = item.etag
                 time.sleep(settings.poll_seconds)
                 items = _incoming(store)
                 seen = {item.key: seen[item.key] for item in items if item.key in seen}

@@ -27,6 +27,7 @@ CSV, PARQUET = ".csv", ".parquet"
 _GZIP, _GZIP_MAGIC = ".gz", b"\x1f\x8b"
 MOST_BYTES = 8 << 20  # of a chunk: it ends there though it could hold more rows
 MOST_LINE_BYTES = 4 << 20
+STEP_ROWS = 64  # of a Parquet file at a time: what they take in memory is seen only once they are decoded
 
 
 @dataclass(frozen=True)
@@ -155,13 +156,19 @@ def _parquet_chunks(file: BinaryIO, name: str, most_rows: int, column: str) -> I
 
 def _parquet_rows(table: pq.ParquetFile, place: int, most_rows: int) -> Iterator[Chunk]:
     groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
-    row_bytes = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=1)
-    size = min(most_rows, max(1, int(MOST_BYTES / max(row_bytes, 1))))
-    number = 0
-    for batch in table.iter_batches(batch_size=size):
-        yield _parquet_chunk(pa.Table.from_batches([batch]), place, number)
-        number += len(batch)
-    if number == 0:
+    row_bytes = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=1)  # as encoded
+    step = min(most_rows, STEP_ROWS, max(1, int(MOST_BYTES / max(row_bytes, 1))))
+    batches: list[pa.RecordBatch] = []
+    before = rows = size = 0
+    for batch in table.iter_batches(batch_size=step):
+        batches.append(batch)
+        rows, size = rows + len(batch), size + batch.nbytes
+        if rows + step > most_rows or size + step * size / rows > MOST_BYTES:  # as large rows again would be too much
+            yield _parquet_chunk(pa.Table.from_batches(batches), place, before)
+            batches, before, rows, size = [], before + rows, 0, 0
+    if batches:
+        yield _parquet_chunk(pa.Table.from_batches(batches), place, before)
+    if before + rows == 0:
         yield Chunk(table.schema_arrow.empty_table(), [], [])
 
 
@@ -195,11 +202,13 @@ def _raw(rows: pa.Table, i: int) -> str:
 
 
 def plain(column: pa.ChunkedArray) -> list[object]:
-    """A column's values for Python; text that is not UTF-8 with replacement characters."""
+    """A column's values for Python; text that is not UTF-8 with replacement characters, dates too far as numbers."""
     try:
         return list(column.to_pylist())
     except UnicodeDecodeError:
         return [None if value is None else value.decode("utf-8", "replace") for value in _bytes_of(column)]
+    except (ValueError, OverflowError):  # a date that Python has not; its number of days, seconds or less
+        return [getattr(value, "value", None) for value in column]
 
 
 def _require_text(field: pa.Field, name: str) -> None:

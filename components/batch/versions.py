@@ -21,6 +21,7 @@ from components.storage import ObjectStore, StoredObject
 
 INCOMING, PREDICTIONS, QUARANTINE, LEDGER = "incoming/", "predictions/", "quarantine/", "ledger/batch/"
 _ATTEMPTS = 5
+_LONGEST_KEY, _LONGEST_NAME = 1024, 255  # bytes of a key in S3, and of a file's name in many stores behind it
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Version:
         self._folder = f"{LEDGER}{name}/"
         self._id = f"{item.etag}-{classifier.version}"
         self._manifest = f"{self._folder}{self._id}.json"
+        made = [key.encode() for key in (self.parts.key(0), self.predictions, self.quarantine, self.embeddings)]
+        if any(len(key) > _LONGEST_KEY or max(map(len, key.split(b"/"))) > _LONGEST_NAME for key in made):
+            raise DataError(f"the name of {item.key} is too long for what is made of it; rename it")
+        there = store.metadata(self.predictions)
+        self._at_first = there[1] if there else None
 
     @property
     def parts(self) -> Parts:
@@ -71,6 +77,9 @@ class Version:
         manifest = json.loads(found[0]) if found else {}
         if "refused" in manifest:
             self.remove_parts()
+            reasons = self.store.metadata(self.quarantine)
+            if reasons is None or reasons[0].get("version") != self._id:
+                return None  # another content came in between, and its reasons stand there
             raise DataError(manifest["refused"])
         if not manifest or manifest["result"]["predictions"] != self.predictions:
             return None
@@ -93,6 +102,9 @@ class Version:
                 raise DataError(
                     f"{self.store.uri(key)} is of another object than {self.item.key}; rename one of the two"
                 )
+            if key == self.predictions and there and self._is_of_a_later_model(*there):
+                self.remove_parts()
+                raise DataError(f"another model has scored {self.item.key} meanwhile; its predictions stay")
             try:
                 metadata = {"version": self._id, "source": self._source}
                 seen = there[1] if there else None
@@ -102,6 +114,10 @@ class Version:
             self.require_current()  # a newer version may have found its own file here, and have left it so
             return
         raise ConflictError(f"{self.store.uri(key)} was written {_ATTEMPTS} times by somebody else; let fewer score it")
+
+    def _is_of_a_later_model(self, metadata: dict[str, str], etag: str) -> bool:
+        """Of the same content, and not what stood there when this model started on it."""
+        return metadata.get("version", "").startswith(f"{self.item.etag}-") and etag != self._at_first
 
     def require_current(self) -> None:
         """Raises ConflictError if the input object was replaced or removed."""
@@ -117,9 +133,12 @@ class Version:
         self.remove_parts()
 
     def remove_parts(self) -> None:
-        """Those of all versions of the object: of what was replaced, nobody asks any more."""
+        """This version's, and those of contents that were replaced: of them nobody asks any more."""
+        current = self.store.head(self.item.key)
         for item in list(self.store.list(self._folder)):
-            if item.key.endswith(parts.SUFFIX):
+            version, _, rest = item.key.removeprefix(self._folder).partition("/")
+            ours = version == self._id or (current is not None and not version.startswith(f"{current.etag}-"))
+            if ours and rest.count("/") == 1 and rest.endswith(parts.SUFFIX):  # not of an object named like a folder
                 self.store.delete(item.key)
 
     @property

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -324,3 +325,52 @@ def test_large_outputs_are_published_in_parts_under_the_same_conditions(
     bucket.publish(path, "large", {"version": "3"}, if_match=found[1])
     assert bucket.metadata("large") == ({"version": "3"}, found[1])
     assert content(bucket, "large") == path.read_bytes()
+
+
+def test_a_refused_content_that_comes_back_stands_in_quarantine_again(
+    bucket: ObjectStore, classifier: Classifier
+) -> None:
+    for body, refused in ((b"id,shop\n1,x\n", True), (table("a"), False), (b"id,shop\n1,x\n", True)):
+        bucket.put(KEY, body)
+        (result,) = score_prefix(bucket, classifier, SETTINGS)
+        assert bool(result.problem) == refused
+        reasons = bucket.get("quarantine/day.csv.reasons.csv")
+        assert (b"no text column" in (reasons or (b"",))[0]) == refused
+
+
+def test_a_slow_worker_of_an_older_model_leaves_the_newer_ones_predictions(
+    bucket: ObjectStore, classifier: Classifier
+) -> None:
+    described = replace(classifier.description, model_version="newer")
+    newer = Classifier(classifier.engine, classifier.labels, described, classifier.folder)
+    bucket.put(KEY, table("a", "b"))
+    slow = Interrupted(bucket.bucket, "predictions/", lambda: score_prefix(bucket, newer, SETTINGS))
+    with pytest.raises(DataError, match="another model has scored"):
+        score_object(slow, KEY, classifier, SETTINGS)
+    assert {row["model_version"] for row in rows_of(content(bucket, "predictions/day.csv"))} == {"newer"}
+    assert not leftovers(bucket)
+
+
+def test_whoever_finishes_an_object_removes_no_parts_that_others_still_want(
+    bucket: ObjectStore, classifier: Classifier
+) -> None:
+    bucket.put(KEY, table("a"))
+    item = bucket.head(KEY)
+    assert item is not None
+    wanted = {
+        f"ledger/batch/day.csv/{item.etag}-other/2-1-same/000000.npz",  # another model is at it
+        "ledger/batch/day.csv/part.csv/0123-other/2-1-same/000000.npz",  # of incoming/day.csv/part.csv
+    }
+    for key in (*wanted, "ledger/batch/day.csv/0123-other/2-1-same/000000.npz"):  # the last is of a replaced content
+        bucket.put(key, b"a part")
+    score_prefix(bucket, classifier, SETTINGS)
+    assert set(leftovers(bucket)) == wanted
+
+
+def test_a_name_that_is_too_long_stops_no_other(bucket: ObjectStore, classifier: Classifier) -> None:
+    bucket.put(f"incoming/{'a' * 245}.csv", table("a"))
+    bucket.put("incoming/b.csv", table("b"))
+    long, short = score_prefix(bucket, classifier, SETTINGS)
+    assert "too long" in long.problem
+    assert not short.problem
+    assert ids(bucket, "predictions/b.csv") == ["b"]

@@ -150,7 +150,11 @@ def test_nothing_listens_before_the_model_is_warm(slow_model: Path, tmp_path: Pa
     ports, log = (free_port(), free_port()), tmp_path / "log"
     process = start(str(slow_model), *ports, SETTINGS, log)
     try:
-        wait_until(lambda: any(listens(port) for port in ports) or process.poll() is not None, 60)
+        # Without a pause: the look at the log must come within the milliseconds that a warm-up takes.
+        deadline = time.monotonic() + 60
+        while not any(listens(port) for port in ports):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
         warmed = [json.loads(line) for line in log.read_text().splitlines() if '"warmed up"' in line]
         assert warmed[0]["seconds"] > 0
     finally:

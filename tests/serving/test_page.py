@@ -3,6 +3,7 @@
 Needs a Chromium on the machine (Debian: apt-get install chromium); without one these tests are skipped, and say so.
 """
 
+import json
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -150,3 +151,17 @@ def test_it_fits_the_screen_and_can_be_read(
     assert {"Label", "Confidence", "Download reviews.scored.csv"} <= {words for words, _, _ in texts}
     assert [(words, size) for words, size, _ in texts if size < 11] == []
     assert [(words, contrast) for words, _, contrast in texts if contrast < 4.5] == []
+
+
+def test_a_table_is_named_in_any_script_and_given_up_when_its_client_leaves(server: Server) -> None:
+    address = f"{server.url}/page/table"
+    named = requests.post(address, params={"name": "評" * 84 + ".csv"}, data=b"text\ngood\n", timeout=30)
+    assert named.status_code == 200, named.text
+    large = ("text\n" + ("word " * 60 + "\n") * 3000).encode()
+    with pytest.raises(requests.ReadTimeout):
+        requests.post(address, params={"name": "a.csv"}, data=large, timeout=(5, 0.05))
+    # The next one has its turn when the chunk in hand is done, not the whole table.
+    assert requests.post(address, params={"name": "b.csv"}, data=b"text\ngood\n", timeout=30).status_code == 200
+    scored = [json.loads(line)["rows"] for line in server.log.read_text("utf-8").splitlines() if "table scored" in line]
+    assert scored[-1] == 1
+    assert 3000 not in scored

@@ -188,6 +188,16 @@ def test_a_large_body_is_a_413(server: Server) -> None:
         assert "larger than 1 MB" in answer.json()["error"]
     chunked = requests.post(f"{server.url}/v1/models/sentiment:predict", data=in_pieces, timeout=30)
     assert chunked.status_code == 413
+    for address in ("v1/models/sentiment:explain", "v2/models/sentiment%0A/infer"):  # not answered, but read
+        assert requests.post(f"{server.url}/{address}", data=body, timeout=30).status_code == 413
+
+
+def test_json_that_is_nested_too_deep_is_a_400(server: Server) -> None:
+    headers = {"Content-Type": "text/plain"}
+    address = f"{server.url}/v1/models/sentiment:predict"
+    answer = requests.post(address, data=b"[" * 100_000, headers=headers, timeout=30)
+    assert answer.status_code == 400
+    assert "not JSON" in answer.json()["error"]
     with pytest.raises(DeploymentError, match="RESOURCE_EXHAUSTED"):
         predict_grpc(server.address, "sentiment", [MARKER * 200_000])
     assert MARKER not in server.log.read_text()

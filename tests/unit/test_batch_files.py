@@ -150,6 +150,27 @@ def test_a_chunk_of_long_texts_ends_early(kind: str, tmp_path: Path) -> None:
     assert max(sizes) * 1_500_000 <= tables.MOST_BYTES + 1_500_000
 
 
+def test_a_chunk_of_a_dictionary_of_long_texts_ends_early(tmp_path: Path) -> None:
+    """Encoded, the file is small; decoded, its rows would take 400 MB."""
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"text": ["word" * 50_000] * 2000}), path)
+    assert path.stat().st_size < 1_000_000
+    sizes = [len(chunk.texts) for chunk in tables.chunks(path, path.name, 10_000)]
+    assert sum(sizes) == 2000
+    assert max(sizes) <= tables.STEP_ROWS
+
+
+def test_a_date_that_python_has_not_is_kept_as_a_number(tmp_path: Path, classifier: Classifier) -> None:
+    path, output = tmp_path / "in.parquet", tmp_path / "out.csv"
+    far = pa.array([2**50, 2**50], pa.timestamp("ms"))
+    pq.write_table(pa.table({"text": ["fine", ""], "at": far}), path)
+    result = score_file(path, output, classifier, SETTINGS)
+    assert (result.rows, result.quarantined) == (1, 1)
+    (row,) = csv.DictReader(output.open(encoding="utf-8", newline=""))
+    assert row["at"] == str(2**50)
+    assert str(2**50) in (tmp_path / "out.csv.quarantine.csv").read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("name", "wanted", "expected"),
     [
