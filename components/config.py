@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.drift.statistics import REGISTRY
+from components.errors import SettingsError
 from components.setting import check_shape, read_yaml, section_of, setting
 
 
@@ -117,6 +118,30 @@ class PromotionSettings:
     behaviour_margin: float = setting(
         0.1, "largest fall of the pass rate of a kind of behavioural test", minimum=0, maximum=1
     )
+
+
+@dataclass(frozen=True)
+class DeploymentSettings:
+    """deploy: how a version is rolled out to an InferenceService. Without one they are not read."""
+
+    steps: tuple[int, ...] = setting(
+        (10, 50, 100), "percent of the traffic that a new version gets, step by step; the last is 100", minimum=1,
+        maximum=100,
+    )  # fmt: skip
+    watch_seconds: float = setting(60, "how long each step is watched before the next", minimum=0, maximum=86_400)
+    ready_seconds: float = setting(600, "most seconds until a step's pods are ready and answer", minimum=1)
+    probe_seconds: float = setting(1.0, "from one probe request to the next", minimum=0.01, maximum=3600)
+    error_rate: float = setting(0.05, "largest share of a step's probes that may go wrong", minimum=0, maximum=1)
+    latency_seconds: float = setting(
+        2.0, "slowest that the new version's answers may be (95th percentile of a step)", minimum=0.001
+    )
+    mode: str = setting(
+        "Standard", "deployment mode of an InferenceService that is not there yet", choices=("Standard", "Knative")
+    )
+
+    def __post_init__(self) -> None:
+        if list(self.steps) != sorted(set(self.steps)) or self.steps[-1:] != (100,):
+            raise SettingsError(f"deployment.steps must rise and end with 100, not {', '.join(map(str, self.steps))}")
 
 
 @dataclass(frozen=True)
@@ -247,3 +272,4 @@ def as_overrides(settings: Settings) -> dict[str, dict[str, Any]]:
             if value != f.default:
                 overrides.setdefault(name, {})[f.name] = list(value) if isinstance(value, tuple) else value
     return overrides
+    deployment: DeploymentSettings = DeploymentSettings()

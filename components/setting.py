@@ -60,15 +60,14 @@ def section_of(cls: Any, name: str, values: dict[str, Any]) -> Any:
 
 def _convert(name: str, hint: Any, f: dataclasses.Field, value: Any) -> Any:
     """`value` (a string from a flag, or what YAML or JSON gave) as the setting's type, within its range."""
-    wanted = (
-        "a list of names"
-        if isinstance(hint, types.GenericAlias)
-        else {int: "a whole number", float: "a number"}.get(hint, "text")
-    )
+    several = isinstance(hint, types.GenericAlias)
+    item = typing.get_args(hint)[0] if several else hint
+    names = {int: "whole numbers", str: "names"} if several else {int: "a whole number", float: "a number", str: "text"}
+    wanted = f"a list of {names[item]}" if several else names[item]
     try:
-        if isinstance(hint, types.GenericAlias):
+        if several:
             parts = value.split(",") if isinstance(value, str) else list(value)
-            converted: Any = tuple(str(part).strip() for part in parts)
+            converted: Any = tuple(item(str(part).strip()) for part in parts)
         elif hint is int:
             converted = int(value)
             if isinstance(value, bool) or float(value) != converted:
@@ -82,7 +81,8 @@ def _convert(name: str, hint: Any, f: dataclasses.Field, value: Any) -> Any:
     except (TypeError, ValueError) as error:
         raise SettingsError(f"{name} must be {wanted}, not {value!r}") from error
     low, high, choices = (f.metadata[key] for key in ("minimum", "maximum", "choices"))
-    if (low is not None and converted < low) or (high is not None and converted > high):
+    each = converted if several else (converted,)
+    if any((low is not None and one < low) or (high is not None and one > high) for one in each):
         bounds = f"from {low} to {high}" if high is not None else f"at least {low}"
         raise SettingsError(f"{name} must be {bounds}, not {value}")
     if choices and converted not in choices:

@@ -17,7 +17,7 @@ def add_flags(parser: argparse.ArgumentParser, *sections: str) -> None:
             if f.name in added:
                 added[f.name].dest += f",{section}.{f.name}"
                 continue
-            shown = ",".join(f.default) if isinstance(f.default, tuple) else f.default
+            shown = ",".join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
             default = f" (default: {shown})" if shown != "" else ""
             added[f.name] = group.add_argument(
                 "--" + f.name.replace("_", "-"),

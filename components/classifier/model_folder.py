@@ -40,6 +40,8 @@ class ModelDescription:
     library_versions: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)  # name -> SHA-256
     model_version: str = ""
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    """What transformers answers to the texts of answers.py; none in folders that were made before it was kept."""
 
 
 def seal(folder: Path, description: ModelDescription) -> ModelDescription:

@@ -5,11 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from components.classifier.answers import BOUNDS
 from components.classifier.engine import Engine
-
-# Largest difference of a logit that rounding explains, by number format. Differences that matter are far larger: a
-# wrong mask, a missing layer or another activation moves logits by whole units.
-BOUNDS = {"float32": 1e-3, "bfloat16": 0.1}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from components.classifier.answers import TEXTS, answers
 from components.classifier.calibration import expected_calibration_error, fit_temperature, probabilities, threshold_for
 from components.classifier.engine import Engine, Scores
 from components.classifier.labels import LabelSet
@@ -115,6 +116,7 @@ def _write(
         )
         card = model_card(description, data_set, validation, probabilities(logits, temperature))
         (folder / "README.md").write_text(card, encoding="utf-8")
+            answers=answers(TEXTS, engine.reference(TEXTS).logits, temperature),
         return seal(folder, description)
 
 
