@@ -22,7 +22,7 @@ from torch.nn.functional import dropout, embedding, layer_norm, linear, scaled_d
 from transformers import BertForSequenceClassification, PreTrainedModel
 from transformers.activations import ACT2FN
 
-from components.classifier.products import Product, product
+from components.classifier.products import Product, product, rounded
 
 Affine = tuple[Tensor, Tensor]  # weight and bias
 
@@ -97,8 +97,11 @@ class PackedBert:
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         ordered = [texts[i] for i in order]
         groups = list(_groups([len(text) for text in ordered]))
-        ids = torch.tensor([token for text in ordered for token in text], device=self._device)
-        positions = torch.cat([torch.arange(g.length, device=self._device).repeat(g.count) for g in groups])
+        tokens = [token for text in ordered for token in text]
+        spare = rounded(len(tokens)) - len(tokens)
+        ids = torch.tensor(tokens + [0] * spare, device=self._device)
+        by_group = [torch.arange(g.length, device=self._device).repeat(g.count) for g in groups]
+        positions = torch.cat([*by_group, ids.new_zeros(spare)])
         hidden = self._norm(embedding(ids, self._words) + embedding(positions, self._positions), self._embedding_norm)
         hidden = self._drop(hidden)
         middle = middle_layer(len(self._layers))
@@ -106,9 +109,11 @@ class PackedBert:
         for number, layer in enumerate(self._layers[:-1], start=1):
             hidden = self._feed_forward(self._attend(hidden, layer, groups), layer)
             means = _means(hidden, groups) if number == middle else means
-        first = torch.cat([torch.arange(g.tokens.start, g.tokens.stop, g.length, device=self._device) for g in groups])
+        starts = [torch.arange(g.tokens.start, g.tokens.stop, g.length, device=self._device) for g in groups]
+        first = torch.cat([*starts, ids.new_zeros(rounded(len(texts)) - len(texts))])
         cls = self._feed_forward(self._attend_first(hidden, first, self._layers[-1], groups), self._layers[-1])
-        pooled = dropout(torch.tanh(linear(cls.double(), *self._pooler)), self._head_dropout, self._head_dropout > 0)
+        cls = cls[: len(texts)].double()
+        pooled = dropout(torch.tanh(linear(cls, *self._pooler)), self._head_dropout, self._head_dropout > 0)
         logits = linear(pooled, *self._classifier).float()
         back = torch.empty(len(order), dtype=torch.long, device=self._device)
         back[torch.tensor(order, device=self._device)] = torch.arange(len(order), device=self._device)
@@ -122,6 +127,7 @@ class PackedBert:
             query, key, value = self._by_head(projected[group.tokens], group, 3)
             found = _attention(query, key, value)
             attended.append(found.transpose(1, 2).reshape(-1, hidden.shape[1]))
+        attended.append(projected[groups[-1].tokens.stop :, : hidden.shape[1]])  # the spare rows, which nobody reads
         mixed = self._drop(layer.attention_output(torch.cat(attended)))
         return self._norm(hidden + mixed, layer.attention_norm)
 
@@ -135,6 +141,7 @@ class PackedBert:
             key, value = self._by_head(projected[group.tokens], group, 2)
             query = queries[group.texts].view(group.count, 1, self._heads, -1).transpose(1, 2)
             attended.append(_attention(query, key, value).reshape(group.count, -1))
+        attended.append(queries[groups[-1].texts.stop :])
         mixed = self._drop(layer.attention_output(torch.cat(attended)))
         return self._norm(cls + mixed, layer.attention_norm)
 

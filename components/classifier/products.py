@@ -3,8 +3,12 @@
 oneDNN, which torch ships, multiplies faster if the weights are laid out for it once, and applies the activation while
 the result is still in the cache. torch has that under a private name, so it is used only where it works (torch is
 pinned, and parity with transformers is measured before a model serves); elsewhere the products are torch's own.
+
+It also makes a kernel for each number of rows it meets, and torch and oneDNN each keep the last 1,024 of them: half a
+megabyte apiece, 500 MB in a day of serving. They are told to keep fewer, and `rounded` lets them meet fewer.
 """
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -12,9 +16,19 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 Product = Callable[[Tensor], Tensor]
+_KERNELS = "256"  # kept, in a process that has not said otherwise
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _KERNELS)
+os.environ.setdefault("LRU_CACHE_CAPACITY", _KERNELS)  # torch's own; both are read at the first product
+
 _ROWS = 2048  # for so many the layout is chosen; others work as well
 # What oneDNN calls an activation that it has with the same formula; any other is torch's to apply.
 _POSTS = {"NoneType": "none", "GELUActivation": "gelu"}
+
+
+def rounded(rows: int) -> int:
+    """`rows`, or up to a 32nd more: the numbers of rows worth having a kernel for."""
+    step = 1 << max(rows.bit_length() - 6, 0)
+    return -(-rows // step) * step
 
 
 def product(weight: Tensor, bias: Tensor, activation: Product | None = None, *, frozen: bool = False) -> Product:
