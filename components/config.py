@@ -22,7 +22,9 @@ class DataSettings:
     text_column: str = setting("", "column that holds the text; empty: the first found of text, review, reviews")
     label_column: str = setting("label", "column that holds the label (a number, or a name of --labels)")
     labels: tuple[str, ...] = setting(("Negative", "Positive"), "label names in the order of their numbers, from 0")
-    test_share: float = setting(0.1, "share of the rows held out for the test split", minimum=0, maximum=0.5)
+    test_share: float = setting(
+        0.2, "share held out for the test split, on which a promotion is proven", minimum=0, maximum=0.5
+    )
     validation_share: float = setting(0.1, "share held out for validation", minimum=0.01, maximum=0.5)
     near_duplicate_similarity: float = setting(
         0.8,
@@ -217,6 +219,20 @@ class ServingSettings:
     poll_seconds: float = setting(1.0, "how often the server looks for a new champion", minimum=0.05, maximum=3600)
     page_megabytes: int = setting(50, "largest file that the page of --page takes", minimum=1)
     threads: int = setting(0, "CPU threads of the model; 0: as many as there are cores", minimum=0)
+    payload_bucket: str = setting(
+        "", "s3://BUCKET that a sample of texts and answers is kept in, for the drift check; empty: nothing is kept"
+    )
+    payload_share: float = setting(0.1, "share of the texts that are kept, drawn at random", minimum=0, maximum=1)
+    payload_content: str = setting(
+        "embedding",
+        "what is kept of a text beside its answer: what the model made of it, or the text itself too",
+        choices=("embedding", "text"),
+    )
+    payload_seconds: float = setting(300, "most seconds until what is kept is written", minimum=0.1, maximum=86_400)
+    payload_megabytes: int = setting(
+        64, "most memory for what is kept and not written; beyond it texts are dropped", minimum=1, maximum=100_000
+    )
+    payload_days: float = setting(14, "age at which a server deletes what servers have kept", minimum=0.0001)
 
 
 @dataclass(frozen=True)
@@ -232,16 +248,38 @@ class BatchSettings:
 
 
 @dataclass(frozen=True)
+class ClusterSettings:
+    """compile, submit: what a run asks of a cluster. A laptop does not read them."""
+
+    gpus: int = setting(0, "GPUs of train and of evaluate; 0: they run on the CPU", minimum=0, maximum=16)
+    gpu_resource: str = setting("nvidia.com/gpu", "what the cluster calls a GPU; a taint of that name is tolerated")
+    node_selector: tuple[str, ...] = setting((), "LABEL=VALUE of the nodes that may run train and evaluate")
+    tolerations: tuple[str, ...] = setting((), "taints (their keys) that train and evaluate tolerate")
+    cpu: float = setting(2.0, "CPU cores of train and of evaluate, requested and limited", minimum=0.1, maximum=1024)
+    memory: str = setting("8Gi", "their memory, the shared memory included")
+    shared_memory: str = setting("1Gi", "what of it they may share between processes, at /dev/shm")
+    light_cpu: float = setting(1.0, "CPU cores of every other step", minimum=0.1, maximum=1024)
+    light_memory: str = setting("2Gi", "memory of every other step")
+    retries: int = setting(2, "how often a step that failed is tried again", minimum=0, maximum=100)
+    retry_seconds: int = setting(30, "seconds before the first of these; twice as many before each next", minimum=0)
+    timeout_hours: float = setting(12.0, "hours after which an attempt at a step is ended", minimum=0.01, maximum=720)
+    service_account: str = setting("everbert-pipeline", "service account of the steps")
+    namespace: str = setting("", "profile of a Kubeflow that several users share; empty: there is only one user")
+
+
+@dataclass(frozen=True)
 class Settings:
     """All sections."""
 
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
     promotion: PromotionSettings = PromotionSettings()
+    deployment: DeploymentSettings = DeploymentSettings()
     drift: DriftSettings = DriftSettings()
     retrain: RetrainSettings = RetrainSettings()
     serving: ServingSettings = ServingSettings()
     batch: BatchSettings = BatchSettings()
+    cluster: ClusterSettings = ClusterSettings()
 
 
 SECTIONS: tuple[str, ...] = tuple(f.name for f in dataclasses.fields(Settings))
@@ -272,4 +310,3 @@ def as_overrides(settings: Settings) -> dict[str, dict[str, Any]]:
             if value != f.default:
                 overrides.setdefault(name, {})[f.name] = list(value) if isinstance(value, tuple) else value
     return overrides
-    deployment: DeploymentSettings = DeploymentSettings()

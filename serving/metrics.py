@@ -26,8 +26,15 @@ LONG_TEXTS = Counter("everbert_long_texts", "Texts longer than the model's lengt
 CONFIDENCE = Histogram("everbert_confidence", "Calibrated confidence of the predicted label", buckets=_CONFIDENCE)
 LABELS = Counter("everbert_predictions", "Predictions by label", ["label"])
 ABSTENTIONS = Counter("everbert_abstentions", "Predictions whose confidence was below the model's abstain threshold")
+PAYLOAD = Counter(
+    "everbert_payload_texts", "Texts drawn for the payload log; full: no memory was left, failed: the object store did",
+    ["outcome"],
+)  # fmt: skip
 _WAITING = Gauge("everbert_waiting_tokens", "About how many tokens wait for the model")
 _MODEL = Gauge("everbert_model_info", "1 for the model that is served", ["name", "version"])
+
+for _outcome in ("written", "full", "failed"):
+    PAYLOAD.labels(_outcome)  # 0 before it first happens, so that a rate can be told
 
 
 def watch(waiting_tokens: Callable[[], int]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import struct
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +18,7 @@ from components.config import ServingSettings
 from serving import metrics, observation
 from serving.batcher import MicroBatcher, Scored
 from serving.content import INPUT_NAME, PROBABILITIES, Asked, asked_in_v1, asked_in_v2
+from serving.payload_log import PayloadLog
 
 OUTPUT_DATATYPES = dict(
     zip(PREDICTION_COLUMNS, ("INT64", "BYTES", "FP64", "BOOL", "INT64", "BYTES"), strict=True)
@@ -26,9 +28,12 @@ OUTPUT_DATATYPES = dict(
 class SentimentPredictor(Model):
     """Serves one classifier, which may be replaced at any time: a request uses the one it started with."""
 
-    def __init__(self, name: str, classifier: Classifier, settings: ServingSettings) -> None:
+    def __init__(
+        self, name: str, classifier: Classifier, settings: ServingSettings, payload_log: PayloadLog | None = None
+    ) -> None:
         super().__init__(name)
         self._settings = settings
+        self._payload_log = payload_log
         self.batcher = MicroBatcher(settings.batch_tokens, settings.queue_tokens, metrics.BATCH_TOKENS.observe)
         metrics.watch(lambda: self.batcher.waiting_tokens)
         self.replace(classifier)
@@ -40,8 +45,10 @@ class SentimentPredictor(Model):
         metrics.served(self.name, classifier.version)
 
     def close(self) -> None:
-        """Answer what waits, then take no more."""
+        """Answer what waits, then take no more; write the rest of the payload log."""
         self.batcher.close()
+        if self._payload_log:
+            self._payload_log.close()
 
     def get_input_types(self) -> list[dict]:
         return [{"name": INPUT_NAME, "datatype": "BYTES", "shape": [-1]}]
@@ -62,6 +69,7 @@ class SentimentPredictor(Model):
         return {"predictions": _rows(answer)}
 
     async def _answer(self, asked: Asked) -> "_Answer":
+        received = time.time()
         scored = await asyncio.wrap_future(self.batcher.submit(self.classifier, asked.texts))
         answer = _Answer(scored, asked)
         metrics.QUEUE.observe(scored.queue_seconds)
@@ -70,6 +78,9 @@ class SentimentPredictor(Model):
             texts=len(asked.texts), windows=int(scored.scores.windows.sum()), tokens=scored.tokens,
             queue_seconds=round(scored.queue_seconds, 6), model_version=scored.classifier.version,
         )  # fmt: skip
+        if self._payload_log:
+            request_id = observation.current().answer_id()
+            self._payload_log.offer(request_id, received, asked.texts, scored.scores, answer.predictions)
         return answer
 
 

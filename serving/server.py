@@ -14,6 +14,7 @@ from components.errors import ResourceError
 from serving.follower import Follower, first
 from serving.kserve_server import Server, app
 from serving.page import add_page
+from serving.payload_log import PayloadLog
 from serving.predictor import SentimentPredictor
 
 
@@ -24,14 +25,16 @@ def serve(
 
     `model` is a model folder, loaded once, or s3://BUCKET/models/NAME, whose champion is followed. With `page`, a page
     for people at `/`.
-    Raises ResourceError (a port is taken), ModelFolderError, StorageError; nothing listens before the model is warm.
+    Raises ResourceError (a port is taken), ModelFolderError, StorageError, SettingsError (of the payload log); nothing
+    listens before the model is warm.
     """
     logs.configure()
     _quiet()
     _check_ports(http_port, grpc_port)
     torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+    payload_log = PayloadLog.started(settings)
     classifier, champion = first(model)
-    predictor = SentimentPredictor(name, classifier, settings)
+    predictor = SentimentPredictor(name, classifier, settings, payload_log)
     if page:
         add_page(app, predictor, settings)
     if champion is not None:

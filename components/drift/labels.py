@@ -20,6 +20,7 @@ from components.batch.versions import INCOMING
 from components.classifier.labels import LabelSet
 from components.data import csv_rows
 from components.data.texts import text_column
+from components.drift import request_rows
 from components.drift.annotation import HUMAN, read_labels
 from components.drift.state import Mark, Part
 from components.errors import DataError
@@ -55,7 +56,13 @@ def source_of(key: str) -> str:
 
 
 def texts_of(store: ObjectStore, key: str, first: int, end: int, digest: str) -> list[StreamText]:
-    """The object's scored rows with `first` <= number < `end`; none if its texts are no longer those of `digest`."""
+    """The object's scored rows with `first` <= number < `end`; none if its texts are no longer those of `digest`.
+
+    Of a series of requests, or of a part of one, those whose texts were kept.
+    """
+    if request_rows.is_series(key):
+        rows_of = request_rows.texts(store, key, first, end)
+        return [StreamText(number, row_id, text, request_rows.SOURCE) for number, row_id, text in rows_of]
     for rows in published(store, key):
         found: list[StreamText] = []
         seen, source = "", source_of(key)
@@ -112,9 +119,13 @@ def texts_at(
     found = {
         (key, etag, text.number): text
         for (key, etag), (first, part) in ranges.items()
-        for text in texts_of(store, key, first, part.end, part.digest)
+        for text in texts_of(store, _object_of(key, etag), first, part.end, part.digest)
     }
     return [found.get(place) for place in where]
+
+
+def _object_of(key: str, etag: str) -> str:
+    return key + etag if request_rows.is_series(key) else key
 
 
 def measured_labels(texts: Sequence[StreamText | None], known: Mapping[str, KnownLabel]) -> NDArray[np.int64]:
@@ -141,7 +152,7 @@ def labelled_rows(
     found: dict[str, dict[str, str]] = {}
     ambiguous: set[str] = set()
     for key, mark in sorted(objects.items()):
-        if mark.since >= mark.end:
+        if mark.since >= mark.end or not known:
             continue
         for text in texts_of(store, key, mark.since, mark.end, mark.digest):
             label = known.get(text.id)

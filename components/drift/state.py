@@ -2,7 +2,8 @@
 
 The state is one JSON object (`ledger.py` reads and commits it) and stays small for years:
 - `objects` holds a mark of some 150 bytes for each object that still lies under incoming/: without it, the object's
-  rows would be counted again. The mark goes when the object goes; a lifecycle rule on incoming/ bounds the state.
+  rows would be counted again. The mark goes when the object goes; a lifecycle rule on incoming/ bounds the state. All
+  that one server process has put into the payload log has one mark.
 - `suspects`: at most the newest MOST_SUSPECTS windows since the evidence last started.
 - `history`: the newest MOST_HISTORY checks; the decision records keep all of them.
 - `retrains`: those younger than a week and a day, which the weekly cap needs, and the newest, which the cooldown needs.
@@ -27,7 +28,10 @@ YEAR, WEEK = timedelta(days=365), timedelta(days=7)
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive kept rows of one object: those of its scored rows with `first` <= number < `end`."""
+    """Consecutive kept rows of one object: those of its scored rows with `first` <= number < `end`.
+
+    Of requests: `key` is the series', `etag` the name of the payload part, and `digest` that part's entity tag.
+    """
 
     key: str
     etag: str

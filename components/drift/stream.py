@@ -1,6 +1,7 @@
-"""The stream of incoming texts, ordered by object key, then row, and cut into disjoint windows.
+"""The stream of incoming texts, cut into disjoint windows: rows of files by object key, then of requests by time.
 
-Of an object with more rows than batch scoring keeps, all the kept ones are used.
+Of an object with more rows than batch scoring keeps, all the kept ones are used; of requests, what the payload log has
+of those that this model version answered.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from components import logs
+from components import logs, payload
 from components.batch import sample
 from components.batch.sample import Kept
 from components.batch.score import score_object
@@ -18,6 +19,7 @@ from components.batch.tables import kind_of
 from components.batch.versions import INCOMING
 from components.classifier.classifier import Classifier
 from components.config import BatchSettings
+from components.drift import request_rows
 from components.drift.state import Mark, Part
 from components.errors import ConflictError, DataError
 from components.progress import progress
@@ -44,7 +46,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Incoming:
-    """What lies under incoming/: all keys, the rows that wait to be counted, and the objects that cannot be scored."""
+    """What came in: all keys that have marks, the rows that wait to be counted, the objects that cannot be scored."""
 
     keys: list[str]
     waiting: list[Waiting]
@@ -54,7 +56,7 @@ class Incoming:
 def incoming(
     store: ObjectStore, classifier: Classifier, objects: Mapping[str, Mark], settings: BatchSettings
 ) -> Incoming:
-    """Score what this model has not scored yet, and find what `objects`, the marks so far, do not cover.
+    """Score what this model has not scored yet, and find what `objects`, the marks so far, do not cover; then requests.
 
     An object that cannot be read or is being replaced is left out and logged: one bad file must not stop the check.
     """
@@ -73,7 +75,22 @@ def incoming(
         new = kept.rows >= counted_until(mark, item.etag, kept)
         if new.any():
             found.waiting.append(Waiting(item.key, item.etag, kept.rows[new], kept.digests[new]))
+    _add_requests(store, classifier.version, objects, found)
     return found
+
+
+def _add_requests(store: ObjectStore, model_version: str, objects: Mapping[str, Mark], found: Incoming) -> None:
+    """Add what the payload log has; its parts are listed, and not read before their windows are tested."""
+    waiting: list[Waiting] = []
+    series = set()
+    for part, etag in payload.parts(store, request_rows.series_of(model_version)):
+        series.add(part.series)
+        mark = objects.get(part.series)
+        rows = np.arange(max(part.first, mark.end if mark else 0), part.end)
+        if len(rows):
+            waiting.append(Waiting(part.series, part.name, rows, np.full(len(rows), etag.encode())))
+    found.keys.extend(series)
+    found.waiting.extend(sorted(waiting, key=lambda part: (part.etag, part.key)))  # its name starts with the time
 
 
 def _kept(store: ObjectStore, classifier: Classifier, item: StoredObject, settings: BatchSettings) -> Kept:
@@ -149,7 +166,7 @@ class Rows:
 
 
 class KeptRows:
-    """Reads back the kept embeddings and logits of a model version's windows."""
+    """Reads back the embeddings and logits of a model version's windows, as batch scoring or a server kept them."""
 
     def __init__(self, store: ObjectStore, model_version: str) -> None:
         self._store, self._version = store, model_version
@@ -165,9 +182,10 @@ class KeptRows:
         )
 
     def _part(self, part: Part) -> Kept:
-        key = kept_key(self._version, part.key, part.etag)
+        of_requests = request_rows.is_series(part.key)
+        key = part.key + part.etag if of_requests else kept_key(self._version, part.key, part.etag)
         if self._last is None or self._last[0] != key:
-            kept = sample.load(self._store, key)
+            kept = (request_rows.kept if of_requests else sample.load)(self._store, key)
             if kept is None:
                 raise DataError(f"{self._store.uri(key)} is gone; its windows cannot be measured again")
             self._last = key, kept
