@@ -17,7 +17,7 @@ _NO_TRUSTED_LABEL = (
     "No held-out row of the new domain has a trusted label, so nothing is proven on it and the champion stays: fill in "
     "the request for labels that `everbert check` writes under labels/requested/."
 )
-_COUNTS = ("rows", "only_challenger_right", "only_champion_right")
+_WON_LOST_ROWS = ("only_challenger_right", "only_champion_right", "rows")
 Condition = dict[str, Any]
 
 
@@ -54,7 +54,7 @@ def decide(evaluation: dict[str, Any], settings: PromotionSettings, new_sources:
         new = [s for s in evaluation["slices"] if not new_sources or s["source"] in new_sources]
         old = [s for s in evaluation["slices"] if new_sources and s["source"] not in new_sources]
         conditions = [_better([s for s in new if s["by"] == "source"], settings)]
-        conditions += [_not_worse(name, part, settings) for name, part in _golden(old)]
+        conditions += _not_worse_anywhere(dict(_golden(old)), settings)
         conditions.append(_calibrated(evaluation, settings))
         conditions += _behaves(evaluation, settings)
     conditions += _as_the_reference(evaluation)
@@ -80,7 +80,7 @@ def _golden(old: list[dict[str, Any]]) -> Iterable[tuple[str, dict[str, int]]]:
 
 
 def _sum(parts: list[dict[str, Any]]) -> dict[str, int]:
-    return {key: sum(part[key] for part in parts) for key in _COUNTS}
+    return {key: sum(part[key] for part in parts) for key in _WON_LOST_ROWS}
 
 
 def _beats_majority(evaluation: dict[str, Any], settings: PromotionSettings) -> Condition:
@@ -113,29 +113,47 @@ def _better(sources: list[dict[str, Any]], settings: PromotionSettings) -> Condi
     return {"condition": _BETTER, "holds": holds, "p_value": p, "gain": gain, "finding": finding}
 
 
-def _not_worse(name: str, part: dict[str, int], settings: PromotionSettings) -> Condition:
+def _not_worse_anywhere(parts: dict[str, dict[str, int]], settings: PromotionSettings) -> Iterable[Condition]:
     """The golden set (no name) must be shown to lose no more than the margin; so must a slice that can show it.
 
-    A slice too small to show it may not veto by chance: it does so only on proof that it is worse.
+    A slice too small for that may not veto by chance: it does so only on proof that it is worse, at a level that all
+    such slices share (Bonferroni).
     """
-    won, lost, rows = part["only_challenger_right"], part["only_champion_right"], part["rows"]
-    margin = settings.slice_margin if name else settings.margin
-    level = settings.level
+    margins = {name: settings.slice_margin if name else settings.margin for name in parts}
+    small = {
+        name
+        for name, part in parts.items()
+        if name and not can_tell(*(part[key] for key in _WON_LOST_ROWS), margins[name], settings.level)
+    }
+    for name, part in parts.items():
+        if name in small:
+            yield _not_proven_worse(name, part, settings.level / len(small))
+        else:
+            yield _within(name, part, margins[name], settings.level)
+
+
+def _within(name: str, part: dict[str, int], margin: float, level: float) -> Condition:
+    won, lost, rows = (part[key] for key in _WON_LOST_ROWS)
     bound = largest_loss(won, lost, rows, level)
-    tells = not name or can_tell(won, lost, rows, margin, level)
-    holds = bound <= margin if tells else mcnemar(lost, won) > level
+    holds = bound <= margin
+    found = "within" if holds else "not provably within"
+    told = f"at worst by {-bound:+.3f} (level {level}): {found} the margin of {margin}"
+    return _on(name, part, told) | {"holds": holds, "largest_loss": bound}
+
+
+def _not_proven_worse(name: str, part: dict[str, int], level: float) -> Condition:
+    won, lost, _ = (part[key] for key in _WON_LOST_ROWS)
+    p = mcnemar(lost, won)
+    holds = p > level
+    told = f"too few rows to tell, {'and not provably worse' if holds else 'yet provably worse'} (p = {p:.2g})"
+    return _on(name, part, told) | {"holds": holds, "p_value": p, "level": level}
+
+
+def _on(name: str, part: dict[str, int], told: str) -> Condition:
+    won, lost, rows = (part[key] for key in _WON_LOST_ROWS)
     place = f"On the slice {name}" if name else "On the golden set"
-    told = (
-        f"{'within' if holds else 'not provably within'} the margin of {margin}"
-        if tells
-        else f"too few rows to tell, {'and not provably worse' if holds else 'yet provably worse'}"
-    )
-    finding = (
-        f"{place} ({rows} rows) it changes accuracy by {(won - lost) / rows:+.3f}, at worst by {-bound:+.3f} "
-        f"(level {level}): {told}."
-    )
-    condition = f"not worse on {name or 'the golden set'}"
-    return {"condition": condition, "slice": name, "holds": holds, "largest_loss": bound, "finding": finding}
+    finding = f"{place} ({rows} rows) it changes accuracy by {(won - lost) / rows:+.3f}, {told}."
+    return {"condition": f"not worse on {name or 'the golden set'}", "slice": name, "finding": finding}
 
 
 def _calibrated(evaluation: dict[str, Any], settings: PromotionSettings) -> Condition:

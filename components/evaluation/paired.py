@@ -3,10 +3,12 @@
 Only the rows that one gets right and the other wrong say anything: `won` by the challenger, `lost` by it.
 """
 
-from math import sqrt
+from math import ceil, sqrt
 
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
+
+_POWER = 0.9
 
 
 def mcnemar(won: int, lost: int) -> float:
@@ -31,9 +33,13 @@ def largest_loss(won: int, lost: int, rows: int, level: float) -> float:
 
 
 def can_tell(won: int, lost: int, rows: int, margin: float, level: float) -> bool:
-    """Whether so many rows could show a loss within `margin`, were the two equally good but as often different."""
-    half = (won + lost) // 2
-    return largest_loss(half, half, rows, level) <= margin
+    """Whether so many rows would show a loss within `margin` nine times in ten, were the two equally good.
+
+    Equally good models that differ on as many rows as these do lose more of them than they win by chance.
+    """
+    discordant = won + lost
+    unlucky = min(discordant, ceil((discordant + float(norm.ppf(_POWER)) * sqrt(discordant)) / 2))
+    return largest_loss(discordant - unlucky, unlucky, rows, level) <= margin
 
 
 def _score(loss: float, won: int, lost: int, rows: int) -> float:

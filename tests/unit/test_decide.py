@@ -79,6 +79,14 @@ def test_a_small_slice_vetoes_on_proof_alone_and_a_large_one_must_show_it() -> N
     assert not promoted(600, 10, 45)
 
 
+def test_small_slices_share_the_level_at_which_they_veto() -> None:
+    new, golden = part("new", 200, 60, 10), part("old", 3000, 30, 30)
+    one = part("old", 40, 0, 5, "length", "short")  # p = 0.031
+    others = [part("old", 40, 1, 1, "label", name) for name in ("Negative", "Positive")]
+    assert not decide(evaluation(new, golden, one), SETTINGS, ["new"]).promoted
+    assert decide(evaluation(new, golden, one, *others), SETTINGS, ["new"]).promoted
+
+
 def test_slices_of_several_old_sources_are_added_up_and_each_source_is_one() -> None:
     parts = [part(s, 2000, 5, 5) for s in ("a", "b")] + [part(s, 500, 5, 6, "label", "Positive") for s in ("a", "b")]
     conditions = decide(evaluation(part("new", 200, 60, 10), *parts), SETTINGS, ["new"]).conditions

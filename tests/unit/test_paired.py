@@ -40,3 +40,13 @@ def test_more_rows_can_tell_and_more_disagreement_cannot() -> None:
     assert can_tell(3, 3, 1000, 0.02, 0.05)
     assert not can_tell(3, 3, 100, 0.02, 0.05)
     assert not can_tell(100, 100, 1000, 0.02, 0.05)
+
+
+def test_an_equal_challenger_passes_nine_times_in_ten_where_the_rows_can_tell() -> None:
+    generator, rows, differing, passed, told = np.random.default_rng(2), 1000, 0.05, 0, 0
+    for won, lost, _ in generator.multinomial(rows, [differing / 2, differing / 2, 1 - differing], size=1000):
+        if can_tell(int(won), int(lost), rows, 0.023, 0.05):
+            told += 1
+            passed += largest_loss(int(won), int(lost), rows, 0.05) <= 0.023
+    assert told > 500
+    assert passed / told > 0.88
