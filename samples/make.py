@@ -105,6 +105,7 @@ def make(corpora: Path) -> None:
     movies = without_near_duplicates(sorted(read(corpora / "movies.csv"), key=order_of))
     write_archive(HERE / "movies.tar.gz", movies[:ARCHIVE_ROWS])
     incoming = movies[ARCHIVE_ROWS : ARCHIVE_ROWS + INCOMING_ROWS]
+    write_csv(HERE / "more_movies.csv", ["id", "text", "label"], with_prefix("movies", movies[ARCHIVE_ROWS:]))
     write_csv(HERE / "three_classes.csv", ["id", "text", "label"], three_classes(movies, corpora))
     write_csv(HERE / "incoming" / "movies.csv", ["id", "text"], with_prefix("movies", incoming))
     for domain, corpus in DOMAINS.items():
