@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast lint compile bench clean
+.PHONY: help setup run test test-fast lint compile docs bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -41,8 +41,11 @@ lint: setup ## Style and types
 compile: setup ## Write the KFP pipeline as YAML
 	$(BIN)/everbert compile
 
+docs: setup ## Write docs/configuration.md
+	$(BIN)/python -m pipelines.settings_page
+
 bench: setup ## Print the figures of the documents; takes hours
-	for one in drift_power drift_sequential prepare_memory training scoring promotion stream batch serving; do \
+	for one in drift_power drift_sequential prepare_memory training scoring long_documents promotion stream batch serving; do \
 	  $(BIN)/python benchmarks/$$one.py || exit; done
 
 clean: ## Remove the environment and everything a run left behind
