@@ -310,3 +310,8 @@ def as_overrides(settings: Settings) -> dict[str, dict[str, Any]]:
             if value != f.default:
                 overrides.setdefault(name, {})[f.name] = list(value) if isinstance(value, tuple) else value
     return overrides
+
+
+def for_steps(settings: Settings) -> dict[str, dict[str, Any]]:
+    """`as_overrides` for the pipeline's steps: all but what is said of the cluster, which is compiled in."""
+    return as_overrides(dataclasses.replace(settings, cluster=ClusterSettings()))
