@@ -7,9 +7,11 @@ EverbertError            1  something failed that the user did not cause
 │   ├── SettingsError       a setting that does not exist or is out of range
 │   ├── StorageError        the object store: not there, credentials refused, no such bucket
 │   ├── TrackingError       the MLflow server: not there, no such model
-│   ├── ClusterError        the KFP API server: not there, credentials refused
+│   ├── ClusterError        the KFP API server: credentials refused, a request it does not take
+│   │   └── ClusterUnavailableError   it is not there, or not well, for now
 │   └── ResourceError       the machine: a port that is taken, a disk that is full
 ├── ConflictError        1  somebody else wrote the same object first
+│   └── BusyError           another run of the same model is under way
 ├── StepError            1  a pipeline step failed; says which, and where its log is
 └── DeploymentError      1  the new version was not served; the old one still is
 """
@@ -46,6 +48,12 @@ class TrackingError(InputError):
 
 
 class ClusterError(InputError):
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status  # of HTTP, if that is where it comes from
+
+
+class ClusterUnavailableError(ClusterError):
     pass
 
 
@@ -54,6 +62,10 @@ class ResourceError(InputError):
 
 
 class ConflictError(EverbertError):
+    pass
+
+
+class BusyError(ConflictError):
     pass
 
 

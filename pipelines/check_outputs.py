@@ -74,7 +74,7 @@ def retrain_arguments(
     key = f"datasets/incoming/{digest}.csv"
     store.put(key, content)
     model = champion.classifier.description
-    overrides = config.as_overrides(settings)
+    overrides = config.for_steps(settings)
     read = {"text_column": "text", "label_column": "label", "labels": list(champion.measure.labels.names)}
     overrides["data"] = {**overrides.get("data", {}), **read}
     return {

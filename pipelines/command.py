@@ -88,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--current", required=True, metavar="CSV", help="the texts that came in")
     flag("--report", metavar="DIR", help="folder for drift.html and drift.json")
     help = "Check what came in against the champion's reference; retrain on drift that harms, roll back what is worse."
-    flag = command("check", _check, help, "promotion", "drift", "retrain", "batch")
+    flag = command("check", _check, help, "promotion", "drift", "retrain", "batch", "cluster")
     flag("--bucket", required=True, metavar="s3://B", help="bucket with incoming/ and the champion's pointer")
     flag("--model-name", default="sentiment", metavar="NAME", help="the served model (default: %(default)s)")
     help = "where a retrain runs; none leaves it to a later check (default: %(default)s)"
@@ -144,8 +144,20 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--held-out", type=float, default=0.2, metavar="SHARE", help=help)
     flag("--base-model", default=_BASE_MODEL, metavar="DIR_OR_HUB_ID", help="pre-trained BERT (default: %(default)s)")
     flag("--work-dir", default=".everbert", metavar="DIR", help="where models live meanwhile (default: %(default)s)")
-    flag = command("compile", _compile, "Write the KFP pipeline as YAML.")
+    flag = command("compile", _compile, "Write the KFP pipeline as YAML, for CPUs or for GPUs.", "cluster")
     flag("--output", metavar="YAML", help="file to write (default: pipelines/continuous_training.yaml)")
+    help = "Run the pipeline on Kubeflow, and wait for what comes of it; exit 1 if it fails."
+    flag = command("submit", _submit, help, "data", "training", "promotion", "drift", "cluster")
+    flag("--source", nargs="+", required=True, metavar="s3://...", help="labelled reviews, in the object store")
+    flag("--bucket", required=True, metavar="s3://B", help="bucket for data sets, models, decisions and the ledger")
+    flag("--model-name", default="sentiment", metavar="NAME", help="the served model (default: %(default)s)")
+    flag("--base-model", default=_BASE_MODEL, metavar="DIR_OR_HUB_ID", help="pre-trained BERT (default: %(default)s)")
+    flag("--warm-start", default="", metavar="s3://...", help="start from this model's weights instead")
+    flag("--replay", default="", metavar="s3://...", help="earlier data set: keep its held-out rows, replay the others")
+    help = "sources on which the new model must be better than the champion (default: all)"
+    flag("--new-source", nargs="+", default=[], metavar="NAME", help=help)
+    flag("--server-url", default="", metavar="URL", help="model server that the deployment waits for")
+    flag("--no-wait", action="store_true", help="end when the run is submitted")
     return parser
 
 
@@ -192,9 +204,9 @@ def _check(arguments: argparse.Namespace) -> Result:
     from pipelines.retrain import runs_of
     from pipelines.watch import watch
 
-    runs = runs_of(arguments.submit, Path(arguments.work_dir))
-    store = ObjectStore(split_uri(arguments.bucket)[0])
     settings = from_flags(arguments)
+    runs = runs_of(arguments.submit, Path(arguments.work_dir), settings.cluster)
+    store = ObjectStore(split_uri(arguments.bucket)[0])
     watched = watch(store, arguments.model_name, settings.promotion, server_url=arguments.server_url)
     result = check(store, arguments.model_name, settings, runs, server_url=arguments.server_url).as_result()
     return result | {"watch": watched.as_result() if watched else None}
@@ -293,7 +305,21 @@ def _backtest(arguments: argparse.Namespace) -> None:
 def _compile(arguments: argparse.Namespace) -> Result:
     from pipelines.compilation import GOLDEN, compile_pipeline
 
-    return {"pipeline": str(compile_pipeline(arguments.output or GOLDEN))}
+    return {"pipeline": str(compile_pipeline(arguments.output or GOLDEN, from_flags(arguments).cluster))}
+
+
+def _submit(arguments: argparse.Namespace) -> Result:
+    from components.storage import ObjectStore, split_uri
+    from pipelines.cluster_runner import ClusterRuns
+    from pipelines.submission import submit, wait
+
+    settings, store = from_flags(arguments), ObjectStore(split_uri(arguments.bucket)[0])
+    runs = ClusterRuns(settings=settings.cluster)
+    further = {name: getattr(arguments, name) for name in ("base_model", "warm_start", "replay", "server_url")}
+    submitted = submit(
+        runs, store, arguments.source, arguments.model_name, settings, new_sources=arguments.new_source, **further
+    )
+    return submitted if arguments.no_wait else submitted | wait(runs, store, submitted["run"])
 
 
 def _fail(message: str, code: int) -> int:

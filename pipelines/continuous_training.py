@@ -1,11 +1,13 @@
 """The continuous-training pipeline: the same DAG on a laptop and on a cluster.
 
 `sources_digest` is the digest of what `sources` hold. Data that changes in place would otherwise be taken from the
-cache of an earlier run, and the retrain silently skipped.
+cache of an earlier run, and the retrain silently skipped. What only a cluster understands (GPUs, secrets, retries) is
+added when the pipeline is compiled for one: `cluster_options.py`.
 """
 
 from kfp import dsl
 
+from components.accounting.component import record
 from components.data.component import prepare
 from components.deployment.component import deploy
 from components.evaluation.component import decide, evaluate
@@ -49,32 +51,36 @@ def continuous_training(
         retrain_id: the check's decision to retrain; names the ledger's line, which else has the run's id.
         settings: overrides of config.py: section -> setting -> value.
     """
-    data = prepare(sources=sources, replay=replay, bucket=bucket, settings=settings)
-    trained = train(data=data.outputs["data"], base_model=base_model, warm_start=warm_start, settings=settings)
-    scored = evaluate(data=data.outputs["data"], model=trained.outputs["model"], champion=champion)
-    decided = decide(
-        evaluation=scored.outputs["evaluation"],
-        prepare_cost=data.outputs["cost"],
-        train_cost=trained.outputs["cost"],
-        evaluate_cost=scored.outputs["cost"],
-        new_sources=new_sources,
-        bucket=bucket,
-        settings=settings,
-        model_name=model_name,
-        cause=cause,
-        retrain_id=retrain_id,
-        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+    ended = record(
+        bucket=bucket, model_name=model_name, cause=cause, retrain_id=retrain_id, run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER
     )
-    registered = register(
-        model=trained.outputs["model"],
-        evaluation=scored.outputs["evaluation"],
-        decision=decided.outputs["decision"],
-        data_set=data.outputs["Output"],
-        model_name=model_name,
-    )
-    for state_changing in (decided, registered):
-        state_changing.set_caching_options(False)
-    with dsl.If(decided.outputs["Output"] == True, name="proven better"):  # noqa: E712 (a KFP condition)
-        deploy(
-            model_name=model_name, version=registered.output, bucket=bucket, server_url=server_url
-        ).set_caching_options(False)
+    with dsl.ExitHandler(ended, name="train and prove"):
+        data = prepare(sources=sources, sources_digest=sources_digest, replay=replay, bucket=bucket, settings=settings)
+        trained = train(data=data.outputs["data"], base_model=base_model, warm_start=warm_start, settings=settings)
+        scored = evaluate(data=data.outputs["data"], model=trained.outputs["model"], champion=champion)
+        decided = decide(
+            evaluation=scored.outputs["evaluation"],
+            prepare_cost=data.outputs["cost"],
+            train_cost=trained.outputs["cost"],
+            evaluate_cost=scored.outputs["cost"],
+            new_sources=new_sources,
+            bucket=bucket,
+            settings=settings,
+            model_name=model_name,
+            cause=cause,
+            retrain_id=retrain_id,
+            run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        )
+        registered = register(
+            model=trained.outputs["model"],
+            evaluation=scored.outputs["evaluation"],
+            decision=decided.outputs["decision"],
+            data_set=data.outputs["Output"],
+            model_name=model_name,
+        )
+        for state_changing in (ended, decided, registered):
+            state_changing.set_caching_options(False)
+        with dsl.If(decided.outputs["Output"] == True, name="proven better"):  # noqa: E712 (a KFP condition)
+            deploy(
+                model_name=model_name, version=registered.output, bucket=bucket, server_url=server_url
+            ).set_caching_options(False)

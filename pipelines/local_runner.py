@@ -13,8 +13,8 @@ from components.progress import progress, share_terminal
 
 _STARTED = re.compile(r"Executing task (?:\x1b\[\d+m)?'([\w-]+)")  # KFP colours the name
 _ENDED = re.compile(r"Task (?:\x1b\[\d+m)?'([\w-]+).* finished with status (?:\x1b\[\d+m)?(\w+)")
-_SAID = re.compile(r"^\s*components\.errors\.\w+: (.+)$", re.MULTILINE)
-_STEPS = 6
+_SAID = re.compile(r"^\s*components\.errors\.\w+: (.+)$")
+_STEPS = 7
 
 
 @dataclass
@@ -55,19 +55,20 @@ def run_local(arguments: dict[str, Any], root: Path) -> LocalRun:
             with contextlib.redirect_stdout(watcher):
                 continuous_training(**arguments)
         except RuntimeError as error:
-            log.flush()
-            said = _SAID.findall(run.log.read_text(encoding="utf-8"))
-            what = said[-1] if said else str(error).splitlines()[0]
-            raise StepError(f"pipeline step {watcher.current or '?'} failed: {what} (log: {run.log})") from error
+            what = watcher.said or str(error).splitlines()[0]
+            raise StepError(f"pipeline step {watcher.failed or '?'} failed: {what} (log: {run.log})") from error
     return run
 
 
 class _StepWatcher(io.TextIOBase):
-    """Writes KFP's output to the log, and tells from it which step runs and for how long."""
+    """Writes KFP's output to the log, and tells from it which step runs, for how long, and which failed and why.
+
+    The first failure counts: after it runs only what records it.
+    """
 
     def __init__(self, run: LocalRun, log: Any, bar: Any) -> None:
         self.run, self.log, self.bar = run, log, bar
-        self.current = ""
+        self.current = self.failed = self.said = ""
         self._since = 0.0
         self._line = ""
 
@@ -81,7 +82,10 @@ class _StepWatcher(io.TextIOBase):
                 self.bar.set_description(f"pipeline: {self.current}")
             elif (ended := _ENDED.search(line)) and ended[1] == self.current:
                 self.run.seconds[self.current] = time.monotonic() - self._since
+                self.failed = self.failed or (self.current if ended[2] == "FAILURE" else "")
                 self.bar.update()
+            elif (said := _SAID.search(line)) and not self.failed:
+                self.said = said[1]
         return len(text)
 
     def flush(self) -> None:

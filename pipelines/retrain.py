@@ -21,9 +21,10 @@ from typing import Any, Protocol
 from components import logs
 from components.accounting import outcomes
 from components.accounting.outcomes import Outcome
+from components.config import ClusterSettings
 from components.deployment import pointer
 from components.drift.state import Retrain
-from components.errors import ConflictError, StepError, StorageError
+from components.errors import BusyError, ConflictError, StepError, StorageError
 from components.storage import ObjectStore
 from pipelines.local_runner import LocalRun, run_local
 
@@ -38,7 +39,7 @@ class Runs(Protocol):
         """The id of the run of that name, or empty."""
 
     def start(self, name: str, arguments: dict[str, Any]) -> str:
-        """Start a run and return its id."""
+        """Start a run and return its id. Raises BusyError if another run of its model is under way."""
 
     def under_way(self, run: str) -> bool:
         """Whether the run has not ended."""
@@ -68,12 +69,12 @@ class LocalRuns:
         return ""  # `start` has raised it
 
 
-def runs_of(where: str, folder: Path) -> Runs | None:
+def runs_of(where: str, folder: Path, cluster: ClusterSettings) -> Runs | None:
     """`local` (below `folder`/retrains), `kfp`, or `none`. Raises ClusterError if KFP does not answer."""
     if where == "kfp":
-        from pipelines.cluster_runner import ClusterRuns, endpoint
+        from pipelines.cluster_runner import ClusterRuns
 
-        return ClusterRuns(endpoint())
+        return ClusterRuns(settings=cluster)
     return LocalRuns(folder / "retrains") if where == "local" else None
 
 
@@ -163,6 +164,10 @@ def submit(
             return ""
         try:
             run = runs.find(run_name(retrain)) or _start(lease, retrain, runs)
+        except BusyError as error:  # somebody's by hand, most likely; this one is left to a later check
+            lease.free()
+            logs.warning("retrain_waits", id=retrain.id, reason=str(error))
+            return ""
         except StepError as error:
             _not_done(store, model_name, retrain, "failed", str(error))
             lease.settle(lapsed=str(error))

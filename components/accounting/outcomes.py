@@ -1,7 +1,8 @@
 """The ledger: one JSON object under ledger/outcomes/ for every retrain, and for every retrain that was not done.
 
 A line is written once, by a conditional put: a step that is tried again, or a check that comes after, adds none. Only
-a run that fails after it was to be promoted changes its line: it cost what it cost, and gained nothing.
+a run that fails changes its line: after it was to be promoted, it cost what it cost and gained nothing; and whoever
+waited for its end knows better than its last step why it failed.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from components.storage import ObjectStore
 PREFIX = "ledger/outcomes"
 PROMOTED, KEPT = "promote", "keep"
 NOT_DONE = ("wait", "warn", "lapsed", "failed")
+_FAILED = ("FAILED", "CANCELED", "CANCELLED")
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,33 @@ def write(store: ObjectStore, outcome: Outcome) -> bool:
     return True
 
 
+def write_ended(bucket: str, outcome_id: str, model_name: str, cause: str, state: str, message: str) -> None:
+    """The line of a run whose steps have ended as `state` (KFP's or MLMD's name), with what KFP says of it.
+
+    Some KFP servers say RUNNING of steps that have ended. A run that has no line then never came to a decision.
+    """
+    reason = f"ended as {state}" + (f": {message}" if message else "; the run's page in KFP says at which step")
+    outcome = Outcome(outcome_id, datetime.now(UTC).isoformat(), model_name, cause, "failed", reason)
+    (write_failed if state in _FAILED else write)(ObjectStore(bucket), outcome)
+
+
 def write_failed(store: ObjectStore, outcome: Outcome) -> None:
-    """The line of a run that failed. If it had its line already, and that says promote, the gain is taken back."""
+    """The line of a run that failed. If it had its line already, and that says promote, the gain is taken back; if
+    that says failed, this is who waited for the run's end, and knows better why."""
     if write(store, outcome):
         return
     found = store.get(key_of(outcome.id))
     line = _parse(store, key_of(outcome.id), found[0]) if found else outcome
-    if found and line.verdict == PROMOTED:
+    if found and line.verdict in (PROMOTED, outcome.verdict) and line.reason != outcome.reason:
         undone = replace(line, verdict=outcome.verdict, reason=outcome.reason, gain=dict.fromkeys(line.gain, 0.0))
         with contextlib.suppress(ConflictError):  # somebody else has just done the same
             store.put(key_of(outcome.id), _content(undone), if_match=found[1])
+
+
+def find(store: ObjectStore, outcome_id: str) -> Outcome | None:
+    """The line of that id, if there is one. Raises StorageError for a damaged one."""
+    found = store.get(key_of(outcome_id))
+    return _parse(store, key_of(outcome_id), found[0]) if found else None
 
 
 def read(store: ObjectStore, model_name: str = "") -> list[Outcome]:

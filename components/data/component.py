@@ -8,9 +8,18 @@ from components import images
 
 @dsl.component(base_image=images.LIGHT, install_kfp_package=False)
 def prepare(
-    sources: list, replay: str, bucket: str, settings: dict, data: Output[Dataset], cost: Output[Artifact]
+    sources: list,
+    sources_digest: str,
+    replay: str,
+    bucket: str,
+    settings: dict,
+    data: Output[Dataset],
+    cost: Output[Artifact],
 ) -> str:
-    """Clean, deduplicate and split labelled reviews; returns the s3:// address of the data set."""
+    """Clean, deduplicate and split labelled reviews; returns the s3:// address of the data set.
+
+    `sources_digest` is an input so that KFP's cache knows changed content from the same.
+    """
     from pathlib import Path
 
     from components import config
@@ -21,5 +30,7 @@ def prepare(
     with measured(cost.path):
         description = step.prepare(sources, Path(data.path), config.load(None, settings).data, replay=replay or None)
         address = publish(data.path, bucket)
-    data.metadata.update({"digest": description["digest"], "counts": description["counts"]})
+    data.metadata.update(
+        {"digest": description["digest"], "counts": description["counts"], "sources_digest": sources_digest}
+    )
     return address

@@ -109,7 +109,7 @@ def test_every_component_of_the_tree_is_executed(first: LocalRun) -> None:
 def test_prepare_describes_and_publishes_the_data_set(first: LocalRun, store: ObjectStore) -> None:
     data = DataSet.load(first.artifact("prepare", "dataset.json").parent)
     metadata = left_by(first, "prepare")["data"]
-    assert metadata == {"digest": data.digest, "counts": data.description["counts"]}
+    assert metadata == {"digest": data.digest, "counts": data.description["counts"], "sources_digest": "1"}
     assert sum(counts["rows"] for counts in metadata["counts"].values()) == 300
     assert data.description["quarantined"] == {"the label is empty": 1}
     assert said_by(first, "prepare") == store.uri(f"datasets/{data.digest}")
@@ -262,12 +262,15 @@ def test_a_challenger_without_proof_is_registered_and_not_deployed(
 def test_a_step_that_fails_is_named_with_what_it_said_and_its_log(store: ObjectStore, tmp_path: Path) -> None:
     source = write_csv(tmp_path / "loud.csv", [row for row in clear_reviews(60, 0) if row.label == "pos"])
     arguments = {"sources": [source], "sources_digest": "3", "bucket": BUCKET, "settings": SETTINGS}
-    before = [item.key for item in store.list()]
+    before = {item.key for item in store.list()}
     with pytest.raises(StepError, match=r"step prepare failed: every row has the label Positive") as caught:
         run_local(arguments, tmp_path / "run")
     assert "\n" not in str(caught.value)
     log = tmp_path / "run" / "pipeline.log"
     assert str(log) in str(caught.value)
     assert "Traceback" in log.read_text(encoding="utf-8")
-    assert [item.key for item in store.list()] == before
-    assert {path.name for path in (tmp_path / "run").glob("*/*")} <= {"prepare"}
+    (new,) = {item.key for item in store.list()} - before
+    assert {path.name for path in (tmp_path / "run").glob("*/*")} <= {"prepare", "record"}
+    line = outcomes.read(store, "sentiment")[-1]
+    assert (outcomes.key_of(line.id), line.verdict, line.cause) == (new, "failed", "by hand")
+    assert line.reason.startswith("ended as FAILED")

@@ -78,7 +78,7 @@ def test_quiet_then_drift_waits_for_labels_then_retrains_once(
     assert run["run_id"] == fires.run
     assert fires.retrain is not None
     assert run["display_name"] == f"retrain-{fires.retrain.id}"
-    assert run["pipeline_spec"]["pipelineInfo"]["name"] == "continuous-training"
+    assert kfp.version_of(run)["pipeline_spec"]["pipelineInfo"]["name"] == "continuous-training"
     parameters = run["runtime_config"]["parameters"]
     assert parameters["new_sources"] == ["tweets"]
     assert parameters["champion"] == parameters["warm_start"]

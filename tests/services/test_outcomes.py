@@ -28,7 +28,10 @@ from pipelines.ledger_report import report
 
 pytestmark = pytest.mark.slow
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-ARGUMENTS = {"sources": [], "sources_digest": "d", "bucket": "b", "champion": "s3://b/models/1", "cause": "drift"}
+ARGUMENTS = {
+    "sources": [], "sources_digest": "d", "bucket": "b", "model_name": "m", "champion": "s3://b/models/1",
+    "cause": "drift",
+}  # fmt: skip
 DECIDED = Retrain("m-v1-3", NOON.isoformat(), ARGUMENTS)
 
 
@@ -67,20 +70,41 @@ def test_a_champion_that_stays_costs_and_gains_nothing(bucket: ObjectStore) -> N
 def test_a_run_that_fails_is_a_line_and_one_that_fails_late_loses_its_gain(bucket: ObjectStore, kfp: KfpServer) -> None:
     pointer.write(bucket, Pointer("m", "1", "v1", "s3://b/models/1"), None)
     runs, late = ClusterRuns(kfp.url), replace(DECIDED, id="m-v1-4")
-    for one in (DECIDED, late):
-        assert retrain.submit(bucket, "m", one, runs)
+    assert retrain.submit(bucket, "m", DECIDED, runs)
+    kfp.runs[0]["state"] = "FAILED"
+    assert retrain.submit(bucket, "m", late, runs)
     decided(bucket, name=late.id)
-    retrain.resume(bucket, "m", [DECIDED, late], runs, NOON, 24)
+    retrain.resume(bucket, "m", [late], runs, NOON, 24)
     assert [line.verdict for line in outcomes.read(bucket)] == ["promote"]
-    for run in kfp.runs:
-        run["state"] = "FAILED"
+    kfp.runs[1]["state"] = "FAILED"
     for _ in range(2):
         retrain.resume(bucket, "m", [DECIDED, late], runs, NOON + timedelta(hours=1), 24)
     early, undone = sorted(outcomes.read(bucket), key=lambda line: line.id)
     assert (early.verdict, early.cost, early.gain, early.cause) == ("failed", Cost(), {}, "drift")
-    assert early.reason == f"the run {kfp.runs[0]['run_id']} ended as FAILED"
+    assert early.reason == f"the run ended as FAILED (run {kfp.runs[0]['run_id']})"
     assert (undone.verdict, undone.cost, undone.gain) == ("failed", Cost(110, 208, 100), {"tweets": 0.0})
     assert kfp.runs[0]["runtime_config"]["parameters"]["retrain_id"] == DECIDED.id
+
+
+def test_the_last_step_of_a_run_accounts_for_one_that_came_to_no_decision(bucket: ObjectStore) -> None:
+    def ended(name: str, state: str, message: str = "") -> Outcome:
+        outcomes.write_ended(bucket.bucket, name, "m", "drift", state, message)
+        found = outcomes.find(bucket, name)
+        assert found is not None
+        return found
+
+    kept = decided(bucket, "keep", "kept")
+    for state in ("SUCCEEDED", "COMPLETE", "RUNNING", "FAILED"):
+        assert ended("kept", state) == kept
+    decided(bucket, "promote", "undone")
+    assert ended("undone", "RUNNING").verdict == "promote"
+    undone = ended("undone", "FAILED", "deploy failed")
+    assert (undone.verdict, undone.reason, undone.gain) == ("failed", "ended as FAILED: deploy failed", {"tweets": 0.0})
+    assert ended("early", "FAILED").reason == "ended as FAILED; the run's page in KFP says at which step"
+    assert ended("unknown", "RUNNING").verdict == "failed"
+    better = replace(outcomes.find(bucket, "early") or kept, reason="pipeline step train failed")
+    outcomes.write_failed(bucket, better)
+    assert outcomes.find(bucket, "early") == better
 
 
 class Failing(retrain.LocalRuns):

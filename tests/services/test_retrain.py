@@ -15,12 +15,16 @@ from components.drift.state import Retrain
 from components.errors import ClusterError, StepError, StorageError
 from components.storage import ObjectStore
 from pipelines import retrain
-from pipelines.cluster_runner import ClusterRuns, endpoint
+from pipelines.cluster_runner import ClusterRuns
+from pipelines.kfp_api import endpoint
 from pipelines.retrain import run_name, submit
 
 pytestmark = pytest.mark.slow
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-ARGUMENTS = {"sources": ["s3://b/x.csv"], "sources_digest": "d", "bucket": "b", "champion": "s3://b/models/1"}
+ARGUMENTS = {
+    "sources": ["s3://b/x.csv"], "sources_digest": "d", "bucket": "b", "model_name": "sentiment",
+    "champion": "s3://b/models/1",
+}  # fmt: skip
 DECIDED = Retrain("sentiment-v1-3", NOON.isoformat(), ARGUMENTS)
 
 
@@ -73,7 +77,7 @@ def test_of_many_that_submit_one_does(store: ObjectStore, kfp: KfpServer) -> Non
 def test_a_claim_that_ran_out_is_taken_over_and_its_run_found_again(store: ObjectStore, kfp: KfpServer) -> None:
     runs = ClusterRuns(kfp.url)
     started = runs.start(run_name(DECIDED), ARGUMENTS)
-    runs.start("retrain-another", ARGUMENTS)
+    runs.start("retrain-another", ARGUMENTS | {"model_name": "another"})
     dead = {"id": DECIDED.id, "owner": "dead", "until": time.time() + 60}
     store.put("ledger/retrains/sentiment-v1-3.json", json.dumps(dead).encode())
     assert submit(store, "sentiment", DECIDED, runs) == ""
@@ -108,6 +112,19 @@ def test_a_run_that_failed_is_not_tried_again_but_a_cluster_that_failed_is(store
     kfp.refuse = 0
     assert submit(store, "sentiment", DECIDED, runs) == ""
     assert kfp.runs == []
+
+
+def test_a_retrain_waits_for_a_run_that_was_started_by_hand(store: ObjectStore, kfp: KfpServer) -> None:
+    runs = ClusterRuns(kfp.url)
+    by_hand = runs.start("submit-sentiment", ARGUMENTS)
+    assert submit(store, "sentiment", DECIDED, runs) == ""
+    assert (claim_of(store)["run"], claim_of(store)["lapsed"]) == ("", "")
+    assert retrain.under_way(store, [DECIDED], runs, NOON, 24) == DECIDED.id
+    retrain.resume(store, "sentiment", [DECIDED], runs, NOON, 24)
+    assert [run["run_id"] for run in kfp.runs] == [by_hand]
+    kfp.runs[0]["state"] = "SUCCEEDED"
+    retrain.resume(store, "sentiment", [DECIDED], runs, NOON, 24)
+    assert claim_of(store)["run"] == kfp.runs[1]["run_id"]
 
 
 def test_a_decision_lapses_when_another_version_is_champion(store: ObjectStore, kfp: KfpServer) -> None:
