@@ -59,25 +59,15 @@ def continuous_training(
         trained = train(data=data.outputs["data"], base_model=base_model, warm_start=warm_start, settings=settings)
         scored = evaluate(data=data.outputs["data"], model=trained.outputs["model"], champion=champion)
         decided = decide(
-            evaluation=scored.outputs["evaluation"],
-            prepare_cost=data.outputs["cost"],
-            train_cost=trained.outputs["cost"],
-            evaluate_cost=scored.outputs["cost"],
-            new_sources=new_sources,
-            bucket=bucket,
-            settings=settings,
-            model_name=model_name,
-            cause=cause,
-            retrain_id=retrain_id,
+            evaluation=scored.outputs["evaluation"], prepare_cost=data.outputs["cost"],
+            train_cost=trained.outputs["cost"], evaluate_cost=scored.outputs["cost"], new_sources=new_sources,
+            bucket=bucket, settings=settings, model_name=model_name, cause=cause, retrain_id=retrain_id,
             run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        )
+        )  # fmt: skip
         registered = register(
-            model=trained.outputs["model"],
-            evaluation=scored.outputs["evaluation"],
-            decision=decided.outputs["decision"],
-            data_set=data.outputs["Output"],
-            model_name=model_name,
-        )
+            model=trained.outputs["model"], evaluation=scored.outputs["evaluation"],
+            decision=decided.outputs["decision"], data_set=data.outputs["Output"], model_name=model_name,
+        )  # fmt: skip
         for state_changing in (ended, decided, registered):
             state_changing.set_caching_options(False)
         with dsl.If(decided.outputs["Output"] == True, name="proven better"):  # noqa: E712 (a KFP condition)
