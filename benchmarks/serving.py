@@ -2,6 +2,7 @@
 
     python benchmarks/serving.py                      a quarter of an hour on an idle machine of two cores
     python benchmarks/serving.py --seconds 5 --repeats 1
+    python benchmarks/serving.py --payload-log        what the payload log costs: every text kept, against none
 
 Serves one model twice, by `everbert serve` and by a plain `kserve.Model` around the transformers pipeline that answers
 one request after another, both with the same number of threads; asks V1 for one text a request, the two in turns, each
@@ -19,6 +20,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +31,9 @@ import numpy as np
 import pandas as pd
 from intervals import table
 from load import Answers, Client
+
+from components.storage import ObjectStore
+from pipelines.local_services import object_store
 
 CLIENTS = (1, 8, 32)
 LENGTHS = (20, 128)
@@ -43,6 +48,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="of the model, in both servers")
+    parser.add_argument("--payload-log", action="store_true", help="compare with this instead of with a plain server")
     parser.add_argument("--plain", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     model = options.model or _random_head(options.work)
@@ -50,11 +56,12 @@ def main() -> None:
         return serve_plain(model, options.plain, options.threads)
     print(f"{options.threads} thread(s) for the model, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before.")
     bodies = {length: _bodies(model, length) for length in LENGTHS}
-    with _everbert(model, options) as everbert, _plain(model, options) as plain:
-        rows, saturation = _closed(everbert, plain, bodies, options)
+    with _both(model, options) as served:
+        rows, saturation = _closed(served, bodies, options)
         print(table(("tokens", "clients", "server", "requests/s", "p50 ms", "p99 ms", "requests/CPU s"), rows), "\n")
-        columns = ("tokens", "load", "asked/s", "answered/s", "refused/s", "p50 ms", "p99 ms", "p99 ms of refusals")
-        print(table(columns, _open(everbert, bodies, saturation, options)))
+        columns = ("tokens", "load", "server", "asked/s", "answered/s", "refused/s", "p50 ms", "p99 ms", "p99 refused")
+        served.pop("plain", None)
+        print(table(columns, _open(served, bodies, saturation, options)))
     print(f"\nLoad {os.getloadavg()[0]:.1f} after.")
 
 
@@ -74,21 +81,22 @@ class Served:
 
 
 def _closed(
-    everbert: Served, plain: Served, bodies: dict[int, list[bytes]], options: argparse.Namespace
+    served: dict[str, Served], bodies: dict[int, list[bytes]], options: argparse.Namespace
 ) -> tuple[list[tuple[Any, ...]], dict[int, float]]:
-    """The rows of the first table, and each length's requests a second at most clients."""
+    """The rows of the first table, and each length's requests a second at most clients. The servers take turns."""
     rows, saturation = [], {}
     for length in LENGTHS:
         for clients in CLIENTS:
-            measured: dict[str, list[tuple[float, ...]]] = {"everbert": [], "plain": []}
+            measured: dict[str, list[tuple[float, ...]]] = {name: [] for name in served}
             for _ in range(options.repeats):
-                for name, served in (("everbert", everbert), ("plain", plain)):
-                    measured[name].append(_once(served, bodies[length], clients, options.seconds))
+                for name, one in served.items():
+                    measured[name].append(_once(one, bodies[length], clients, options.seconds))
             medians = {name: [statistics.median(column) for column in zip(*found, strict=True)]
                        for name, found in measured.items()}  # fmt: skip
-            ratio = medians["everbert"][0] / medians["plain"][0]
+            others = [rate for name, (rate, *_) in medians.items() if name != "everbert"]
+            ratio = medians["everbert"][0] / others[0]
             for name, (rate, p50, p99, by_cpu) in medians.items():
-                shown = f"{rate:.0f}" + (f" ({ratio:.1f}x)" if name == "everbert" else "")
+                shown = f"{rate:.0f}" + (f" ({ratio:.2f}x)" if name == "everbert" else "")
                 rows.append((length, clients, name, shown, f"{p50:.1f}", f"{p99:.1f}", f"{by_cpu:.0f}"))
             saturation[length] = medians["everbert"][0]
     return rows, saturation
@@ -104,26 +112,30 @@ def _once(served: Served, bodies: list[bytes], clients: int, seconds: float) -> 
 
 
 def _open(
-    everbert: Served, bodies: dict[int, list[bytes]], saturation: dict[int, float], options: argparse.Namespace
+    served: dict[str, Served], bodies: dict[int, list[bytes]], saturation: dict[int, float], options: argparse.Namespace
 ) -> list[tuple[Any, ...]]:
-    """The rows of the second table: each length at half of saturation and at twice."""
+    """The rows of the second table: each length at half of saturation and at twice. The servers take turns."""
     rows = []
     for length in LENGTHS:
-        for name, factor in (("half of saturation", 0.5), ("twice saturation", 2.0)):
+        for load, factor in (("half of saturation", 0.5), ("twice saturation", 2.0)):
             asked = factor * saturation[length]
-            runs = [asyncio.run(everbert.client(bodies[length]).open_loop(asked, options.seconds, seed))
-                    for seed in range(options.repeats)]  # fmt: skip
-            assert {answer.status for run in runs for answer in run.all} <= {200, 429}, "a request failed"
-
-            def median(of: Callable[[Answers], float], runs: list[Answers] = runs) -> str:
-                return f"{statistics.median(of(run) for run in runs):.0f}"
-
-            rows.append((
-                length, name, f"{asked:.0f}", median(lambda run: run.rate()), median(lambda run: run.rate(429)),
-                median(lambda run: run.milliseconds(50)), median(lambda run: run.milliseconds(99)),
-                median(lambda run: run.milliseconds(99, 429)),
-            ))  # fmt: skip
+            runs: dict[str, list[Answers]] = {name: [] for name in served}
+            for seed in range(options.repeats):
+                for name, one in served.items():
+                    loop = one.client(bodies[length]).open_loop(asked, options.seconds, seed)
+                    runs[name].append(asyncio.run(loop))
+            rows += [(length, load, name, f"{asked:.0f}", *_medians(found)) for name, found in runs.items()]
     return rows
+
+
+def _medians(runs: list[Answers]) -> list[str]:
+    """Answered and refused a second, median and 99th percentile of the answers, 99th of the refusals, in ms."""
+    assert {answer.status for run in runs for answer in run.all} <= {200, 429}, "a request failed"
+    figures: tuple[Callable[[Answers], float], ...] = (
+        lambda run: run.rate(), lambda run: run.rate(429), lambda run: run.milliseconds(50),
+        lambda run: run.milliseconds(99), lambda run: run.milliseconds(99, 429),
+    )  # fmt: skip
+    return [f"{statistics.median(of(run) for run in runs):.0f}" for of in figures]
 
 
 def _random_head(work: Path) -> Path:
@@ -185,11 +197,27 @@ def serve_plain(model: Path, port: int, threads: int) -> None:
     ModelServer(http_port=port, enable_grpc=False, workers=1).start([served])
 
 
-def _everbert(model: Path, options: argparse.Namespace) -> "contextlib.AbstractContextManager[Served]":
+@contextlib.contextmanager
+def _both(model: Path, options: argparse.Namespace) -> Iterator[dict[str, Served]]:
+    """By name: Everbert's server, and what it is compared with."""
+    with _everbert(model, options) as everbert:
+        if not options.payload_log:
+            with _plain(model, options) as plain:
+                yield {"everbert": everbert, "plain": plain}
+            return
+        with tempfile.TemporaryDirectory() as folder, object_store(Path(folder)) as store:
+            os.environ |= store.environment
+            ObjectStore("payload").create_bucket()
+            on = ["--payload-bucket=s3://payload", "--payload-share=1", "--payload-seconds=5", "--payload-content=text"]
+            with _everbert(model, options, *on) as logging:
+                yield {"everbert": everbert, "payload log": logging}
+
+
+def _everbert(model: Path, options: argparse.Namespace, *more: str) -> "contextlib.AbstractContextManager[Served]":
     port = _free_port()
     command = [str(Path(sys.executable).with_name("everbert")), "serve", "--model", str(model), "--name", NAME]
     flags = [f"--http-port={port}", f"--grpc-port={_free_port()}", f"--threads={options.threads}"]
-    return _running([*command, *flags], port, options.work / "everbert.log")
+    return _running([*command, *flags, *more], port, options.work / f"everbert{len(more)}.log")
 
 
 def _plain(model: Path, options: argparse.Namespace) -> "contextlib.AbstractContextManager[Served]":

@@ -105,6 +105,12 @@ def since(before: dict[str, float], after: dict[str, float], name: str) -> float
     return after.get(name, 0.0) - before.get(name, 0.0)
 
 
+def megabytes(server: Server) -> float:
+    """What it holds of the machine's memory."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
 def is_ready(server: Server) -> bool:
     assert server.process.poll() is None, server.log.read_text()
     with contextlib.suppress(requests.ConnectionError):

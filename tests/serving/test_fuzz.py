@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 import requests
-from server_process import Server, running
+from server_process import Server, megabytes, running
 
 import serving.kserve_import  # noqa: F401  kserve reads sys.argv when it is imported
 
@@ -22,7 +22,7 @@ from serving.client import predict_grpc
 
 pytestmark = pytest.mark.slow
 
-REQUESTS = 4000
+REQUESTS = 6000
 V1 = {"instances": [{"text": "good"}, "bad"], "parameters": {"probabilities": True}}
 TENSOR = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["good"], "parameters": {}}
 V2 = {"id": "a", "parameters": {"probabilities": True}, "inputs": [TENSOR], "outputs": [{"name": "predicted_label"}]}
@@ -90,11 +90,6 @@ class Damage:
         return value
 
 
-def megabytes(server: Server) -> float:
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-
-
 def test_a_damaged_request_is_a_4xx(server: Server) -> None:
     damage, statuses = Damage(seed=13), Counter[int]()
     held: list[float] = []
@@ -105,7 +100,7 @@ def test_a_damaged_request_is_a_4xx(server: Server) -> None:
             assert answer.status_code < 500, (answer.text, path, headers, body)
             assert answer.status_code == 200 or answer.json()["error"]
             statuses[answer.status_code] += 1
-            if number % 1000 == 500:
+            if number % 1000 == 500:  # not at the first ones: torch and tokenizers get ready in them
                 held.append(megabytes(server))
     assert set(statuses) == {200, 400}
     assert min(statuses.values()) > REQUESTS / 50
@@ -120,7 +115,7 @@ def test_damaged_grpc_messages_crash_nothing(server: Server) -> None:
     answered = Counter[bool]()
     with grpc.insecure_channel(server.address) as channel:
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-        for _ in range(500):
+        for _ in range(1500):
             message = bytearray(whole[: dice.choice([len(whole), dice.randrange(len(whole))])])
             for _ in range(dice.randint(0, 2) if message else 0):
                 message[dice.randrange(len(message))] = dice.randrange(256)
