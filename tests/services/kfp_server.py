@@ -72,6 +72,8 @@ class KfpServer:
     """Without this bearer token everything is answered with 401; empty: anybody may."""
     refuse: int = 0
     """Answer everything but healthz with this status, if not 0."""
+    refuse_posts: int = 0
+    """Answer whatever would change something with this status, if not 0."""
     down: int = 0
     """Drop so many connections without an answer."""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -82,8 +84,9 @@ class KfpServer:
             raise RefusedError(401, "Request header error: there is no valid token")
         if path == f"{API}healthz":
             return {"multi_user": False}
-        if self.refuse:
-            raise RefusedError(self.refuse, "refused: the user may not do that")
+        refused = self.refuse or (self.refuse_posts if method == "POST" else 0)
+        if refused:
+            raise RefusedError(refused, "refused: the user may not do that")
         with self.lock:
             return self._answer(method, path.removeprefix(API), query, body)
 
