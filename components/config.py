@@ -213,9 +213,10 @@ class ServingSettings:
     maximum_characters: int = setting(100_000, "most characters in one text", minimum=1)
     maximum_megabytes: int = setting(32, "largest request", minimum=1, maximum=1024)
     batch_tokens: int = setting(2048, "most tokens of concurrent requests in one forward pass", minimum=1)
-    queue_tokens: int = setting(
-        8192, "tokens that may wait for the model, about; a request too many is refused with 429", minimum=1
-    )
+    queue_seconds: float = setting(
+        2.0, "longest that a request may wait for the model; one that would wait longer is refused with 429",
+        minimum=0.01, maximum=3600,
+    )  # fmt: skip
     poll_seconds: float = setting(1.0, "how often the server looks for a new champion", minimum=0.05, maximum=3600)
     page_megabytes: int = setting(50, "largest file that the page of --page takes", minimum=1)
     threads: int = setting(0, "CPU threads of the model; 0: as many as there are cores", minimum=0)

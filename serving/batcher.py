@@ -2,7 +2,11 @@
 
 There is no timer. Whenever the model is free, whatever waits goes into one batch up to a budget of tokens, so a lone
 request starts at once and batches grow only while the model is busy. A request of more than one batch takes turns with
-the others. What waits is bounded: a request too many is refused at once, instead of making every answer late.
+the others.
+
+The wait is bounded in seconds, instead of making every answer late: a request that would wait longer, at the speed that
+the model has shown, is refused at once; one that has waited longer all the same is refused when its turn comes. A batch
+takes at most a quarter of that time, so a request of one batch is answered within 1.25 times the bound, or refused.
 """
 
 import math
@@ -19,7 +23,11 @@ from numpy.typing import NDArray
 from components.classifier.classifier import Classifier
 from components.classifier.engine import Encoded, Scores
 
-_BYTES_A_TOKEN = 4  # of UTF-8, roughly, whatever the script
+_BYTES_A_TOKEN = 4  # of UTF-8, roughly; how wrong that is of what is asked here, the measured speed makes up for
+_FIRST_SPEED = 4000.0  # tokens a second, before any was measured
+_FIRST_SHARE = 0.1  # of the longest wait: for so long that first speed counts
+_ROOM = 0.8  # of the longest wait, for what is expected: else half of the last ones to be let in would be too late
+_BATCH_SHARE = 0.25  # of the longest wait, for one batch
 
 
 class QueueFullError(Exception):
@@ -44,7 +52,8 @@ class Scored:
 class _Request:
     classifier: Classifier
     texts: Sequence[str]
-    share: int  # tokens that whoever comes later has to wait for: at most one batch
+    estimate: int  # tokens
+    share: int  # of them, those that whoever comes later has to wait for: at most one batch
     future: "Future[Scored]" = field(default_factory=Future)
     submitted: float = field(default_factory=time.monotonic)
     encoded: Encoded | None = None
@@ -57,6 +66,10 @@ class _Request:
         if self.encoded is None:
             self.encoded = self.classifier.engine.encode(self.texts)
         return self.encoded.windows[self.taken :]
+
+    def estimate_of(self, windows: list[list[int]]) -> float:
+        """What of the estimate these, which are some of its own, stand for."""
+        return self.estimate * len(windows) / len(self.encoded.windows) if self.encoded else 0.0
 
     def take(self, windows: list[list[int]]) -> None:
         """These are in a batch now."""
@@ -81,20 +94,22 @@ _Batch = list[tuple[_Request, list[list[int]]]]
 
 
 class MicroBatcher:
-    """One worker thread that scores what is submitted, at most `batch_tokens` at a time, with `queue_tokens` waiting.
+    """One worker thread that scores what is submitted, at most `batch_tokens` at a time, after at most `queue_seconds`.
 
     `on_batch` is told the tokens of each batch, on the worker thread, before it is scored.
     """
 
-    def __init__(self, batch_tokens: int, queue_tokens: int, on_batch: Callable[[int], None] = lambda tokens: None):
-        self._budget = batch_tokens
-        self._limit = queue_tokens
+    def __init__(self, batch_tokens: int, queue_seconds: float, on_batch: Callable[[int], None] = lambda tokens: None):
+        self._most_tokens = batch_tokens
+        self._limit = queue_seconds
         self._on_batch = on_batch
         self._queue: deque[_Request] = deque()
         self._waiting = 0  # tokens, estimated
         self._closed = False
         self._changed = threading.Condition()
-        self._scored_tokens, self._scored_seconds = 1.0, 1e-3
+        self._busy_seconds = _FIRST_SHARE * queue_seconds  # with batches that were not small, the older the less
+        self._busy_tokens = _FIRST_SPEED * self._busy_seconds  # of them, estimated
+        self._free = 0.0  # since when the worker could have been at the batch
         self._worker = threading.Thread(target=self._run, name="model", daemon=True)
         self._worker.start()
 
@@ -104,17 +119,17 @@ class MicroBatcher:
         return self._waiting
 
     def submit(self, classifier: Classifier, texts: Sequence[str]) -> "Future[Scored]":
-        """Have `texts` scored by `classifier`. Cancel the future to give up. Raises QueueFullError at once.
+        """Have `texts` scored by `classifier`. Cancel the future to give up. Raises QueueFullError, or the future does.
 
         A request is always taken when nothing waits, however large it is.
         """
         estimate = sum(2 + len(text.encode("utf-8", "surrogatepass")) // _BYTES_A_TOKEN for text in texts)
-        request = _Request(classifier, texts, min(estimate, self._budget))
+        request = _Request(classifier, texts, estimate, min(estimate, self._budget()))
         with self._changed:
             if self._closed:
                 raise RuntimeError("the batcher is closed")
-            if self._queue and self._waiting + request.share > self._limit:
-                raise QueueFullError(self._waiting, self._retry_after())
+            if self._waiting * self._pace() > _ROOM * self._limit:
+                raise self._full()
             self._put(request)
             self._changed.notify()
         request.future.add_done_callback(lambda _: self._drop(request))
@@ -127,8 +142,16 @@ class MicroBatcher:
             self._changed.notify()
         self._worker.join()
 
-    def _retry_after(self) -> int:
-        return math.ceil(self._waiting * self._scored_seconds / self._scored_tokens)
+    def _pace(self) -> float:
+        """Seconds that a waiting token takes."""
+        return self._busy_seconds / self._busy_tokens
+
+    def _budget(self) -> int:
+        """Most tokens of a batch now."""
+        return min(self._most_tokens, max(1, int(self._limit * _BATCH_SHARE / self._pace())))
+
+    def _full(self) -> QueueFullError:
+        return QueueFullError(self._waiting, max(1, math.ceil(self._waiting * self._pace())))
 
     def _put(self, request: _Request, *, first: bool = False) -> None:
         (self._queue.appendleft if first else self._queue.append)(request)
@@ -146,6 +169,7 @@ class MicroBatcher:
         with self._changed:
             while not batch and not self._queue and not self._closed:
                 self._changed.wait()
+                self._free = time.monotonic()
             if not self._queue or (batch and self._queue[0].classifier is not batch[0][0].classifier):
                 return None
             request = self._queue.popleft()
@@ -163,8 +187,11 @@ class MicroBatcher:
     def _compose(self) -> _Batch:
         """The next batch; empty only when the batcher is closed and nothing waits."""
         batch: _Batch = []
-        room = self._budget
+        room = self._budget()
         while request := self._take(batch):
+            if not request.taken and time.monotonic() - request.submitted > self._limit:
+                request.fail(self._full())
+                continue
             try:
                 left = request.left()
             except Exception as error:  # its own fault, not that of the batch
@@ -192,15 +219,21 @@ class MicroBatcher:
         windows = [window for _, part in batch for window in part]
         tokens = sum(len(window) for window in windows)
         self._on_batch(tokens)
-        start = time.monotonic()
         logits, embeddings = batch[0][0].classifier.engine.forward(windows)
-        self._scored_tokens += tokens
-        self._scored_seconds += time.monotonic() - start
+        self._measure(sum(request.estimate_of(part) for request, part in batch))
         place = 0
         for request, part in batch:
             request.parts.append((logits[place : place + len(part)], embeddings[place : place + len(part)]))
             place += len(part)
             request.finish()
+
+    def _measure(self, tokens: float) -> None:
+        """A small batch has much overhead and says nothing of the pace of the full ones that a queue is scored in."""
+        seconds, self._free = time.monotonic() - self._free, time.monotonic()
+        if seconds < tokens * self._pace() or 2 * tokens >= self._budget():
+            kept = self._limit / (self._limit + seconds)
+            self._busy_seconds = kept * self._busy_seconds + seconds
+            self._busy_tokens = kept * self._busy_tokens + tokens
 
 
 def _fitting(windows: list[list[int]], room: int) -> int:

@@ -34,7 +34,7 @@ class SentimentPredictor(Model):
         super().__init__(name)
         self._settings = settings
         self._payload_log = payload_log
-        self.batcher = MicroBatcher(settings.batch_tokens, settings.queue_tokens, metrics.BATCH_TOKENS.observe)
+        self.batcher = MicroBatcher(settings.batch_tokens, settings.queue_seconds, metrics.BATCH_TOKENS.observe)
         metrics.watch(lambda: self.batcher.waiting_tokens)
         self.replace(classifier)
         self.ready = True

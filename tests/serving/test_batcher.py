@@ -47,8 +47,8 @@ def gate() -> Iterator[Gate]:
 
 @pytest.fixture
 def held(gate: Gate, classifier: Classifier) -> Iterator[MicroBatcher]:
-    """A batcher whose worker is held in a first batch of one text, at most 100 tokens a batch and 200 waiting."""
-    batcher = MicroBatcher(100, 200, gate)
+    """A batcher whose worker is held in a first batch of one text, at most 100 tokens a batch."""
+    batcher = MicroBatcher(100, 60, gate)
     batcher.submit(classifier, [TEXT])
     assert gate.reached.wait(30)
     yield batcher
@@ -61,7 +61,7 @@ def result(future: "Future[Scored]") -> Scored:
 
 
 def test_answers_are_those_of_the_classifier(classifier: Classifier) -> None:
-    batcher = MicroBatcher(100, 10_000_000)
+    batcher = MicroBatcher(100, 60)
     requests = [[TEXT] * (n % 3 + 1) + ([LONG] if n % 4 == 0 else []) + [f"text {n}"] for n in range(40)]
     with ThreadPoolExecutor(8) as pool:
         futures = list(pool.map(lambda texts: batcher.submit(classifier, texts), requests))
@@ -74,7 +74,7 @@ def test_answers_are_those_of_the_classifier(classifier: Classifier) -> None:
 
 
 def test_a_lone_request_never_waits(classifier: Classifier) -> None:
-    batcher = MicroBatcher(2048, 16384)
+    batcher = MicroBatcher(2048, 2)
 
     def seconds_of(ask: object) -> float:
         times = []
@@ -111,17 +111,70 @@ def test_a_large_request_takes_turns(held: MicroBatcher, gate: Gate, classifier:
     assert max(gate.batches) <= 100
 
 
-def test_a_full_queue_refuses_and_recovers(held: MicroBatcher, gate: Gate, classifier: Classifier) -> None:
-    accepted = [held.submit(classifier, [TEXT]) for _ in range(200 // 4)]  # 4 tokens is the estimate for its 11 bytes
-    with pytest.raises(QueueFullError, match="about 200 tokens wait already; try again in") as refused:
-        held.submit(classifier, [TEXT])
-    assert held.waiting_tokens == 200
-    assert refused.value.retry_after >= 1
+def test_what_would_wait_too_long_is_refused_at_once(gate: Gate, classifier: Classifier) -> None:
+    batcher = MicroBatcher(100, 1, gate)
+    accepted = [batcher.submit(classifier, [TEXT])]
+    assert gate.reached.wait(30)
+    expected = 0.8 * 1 * 4000  # tokens of a second, at the speed that is assumed before any was measured
+    while batcher.waiting_tokens <= expected:
+        accepted.append(batcher.submit(classifier, [TEXT]))
+    assert batcher.waiting_tokens == expected + 4  # 4 is the estimate for its 11 bytes
+    with pytest.raises(QueueFullError, match="about 3204 tokens wait already; try again in 1 s"):
+        batcher.submit(classifier, [TEXT])
     gate.opened.set()
-    for future in accepted:
+    batcher.close()
+    assert all(future.done() for future in accepted)
+    assert batcher.waiting_tokens == 0
+
+
+def test_what_has_waited_too_long_is_refused_in_its_turn(gate: Gate, classifier: Classifier) -> None:
+    batcher = MicroBatcher(100, 0.2, gate)
+    held = batcher.submit(classifier, [TEXT])
+    assert gate.reached.wait(30)
+    late = batcher.submit(classifier, [TEXT])
+    time.sleep(0.3)
+    gate.opened.set()
+    result(held)
+    with pytest.raises(QueueFullError) as refused:
+        late.result(timeout=30)
+    assert refused.value.retry_after >= 1
+    assert gate.batches == [TOKENS]
+    result(batcher.submit(classifier, [TEXT]))
+    batcher.close()
+
+
+def test_a_batch_takes_at_most_a_quarter_of_the_longest_wait(gate: Gate, classifier: Classifier) -> None:
+    batcher = MicroBatcher(1_000_000, 4, gate)
+    held = batcher.submit(classifier, [TEXT])
+    assert gate.reached.wait(30)
+    waiting = [batcher.submit(classifier, [LONG]) for _ in range(12)]
+    gate.opened.set()
+    result(held)
+    for future in waiting:
         result(future)
-    assert held.waiting_tokens == 0
-    result(held.submit(classifier, [TEXT]))
+    assert 2000 < gate.batches[1] <= 4000  # tokens of a second, at the speed that is assumed
+    batcher.close()
+
+
+def test_the_measured_speed_lets_in_what_can_be_scored_in_time(classifier: Classifier) -> None:
+    batcher = MicroBatcher(200, 1)
+    while batcher.waiting_tokens == 0:  # until one more is waiting than is scored
+        batcher.submit(classifier, [LONG] * 5)
+    accepted: list[Future[Scored]] = []
+    refusals = 0
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        try:
+            accepted.append(batcher.submit(classifier, [TEXT] * 10))
+        except QueueFullError:
+            refusals += 1
+            time.sleep(0.002)
+    batcher.close()
+    waits = [scored.result().queue_seconds for scored in accepted if not scored.exception()]
+    assert refusals
+    assert len(waits) > 0.9 * len(accepted)
+    assert max(waits) <= 1
+    assert statistics.median(waits) > 0.2
 
 
 def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits(
@@ -144,7 +197,7 @@ def test_what_was_given_up_is_not_computed(held: MicroBatcher, gate: Gate, class
 
 
 def test_the_rest_of_a_large_request_that_was_given_up_is_not_computed(gate: Gate, classifier: Classifier) -> None:
-    batcher = MicroBatcher(100, 200, gate)
+    batcher = MicroBatcher(100, 60, gate)
     large = batcher.submit(classifier, [LONG] * 20)
     assert gate.reached.wait(30)
     assert large.cancel()
@@ -183,7 +236,7 @@ def test_a_failing_model_fails_its_own_requests_only(
 
 
 def test_closing_answers_what_waits(gate: Gate, classifier: Classifier) -> None:
-    batcher = MicroBatcher(100, 200, gate)
+    batcher = MicroBatcher(100, 60, gate)
     futures = [batcher.submit(classifier, [TEXT]) for _ in range(5)]
     gate.opened.set()
     batcher.close()

@@ -1,8 +1,11 @@
 """The real server under load: overload refused, the lost given up, nothing lost when it stops, warm when it starts."""
 
+import asyncio
+import importlib.util
 import json
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,7 +28,7 @@ from serving.client import predict_grpc, predict_v1, predict_v2
 pytestmark = pytest.mark.slow
 
 LONG = "word " * 300  # seven windows of 64 tokens
-SETTINGS = '{"threads": 1, "batch_tokens": 256, "queue_tokens": 1024}'
+SETTINGS = '{"threads": 1, "batch_tokens": 256, "queue_seconds": 0.5}'
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,8 @@ def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(slow_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(str(slow_model), tmp_path_factory.mktemp("server") / "log", SETTINGS) as started:
+        for _ in range(5):
+            assert post(started, [LONG]).status_code == 200  # it learns how fast it is
         yield started
 
 
@@ -56,7 +61,7 @@ def test_too_many_requests_are_refused_and_the_rest_answered(server: Server, slo
     refused = [answer for answer in answers if answer.status_code == 429]
     answered = [answer for answer in answers if answer.status_code == 200]
     assert len(refused) + len(answered) == 40
-    assert len(answered) >= 4
+    assert len(answered) >= 2
     assert len(refused) >= 10
     for answer in refused:
         assert 1 <= int(answer.headers["Retry-After"]) < 60
@@ -65,6 +70,48 @@ def test_too_many_requests_are_refused_and_the_rest_answered(server: Server, slo
     assert {a.json()["predictions"][0]["predicted_label"] for a in answered} == {expected.predicted_label}
     assert since(before, scrape(server), 'everbert_requests_total{protocol="v1",status="429"}') == len(refused)
     assert post(server, ["good"]).status_code == 200
+
+
+def load_generator() -> Any:
+    """benchmarks/load.py; its folder is no place to import from, it has a module named serving."""
+    path = Path(__file__).parents[2] / "benchmarks" / "load.py"
+    spec = importlib.util.spec_from_file_location("load_generator", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_at_twice_saturation_the_answered_are_in_time_and_the_rest_refused_at_once(
+    slow_model: Path, tmp_path: Path
+) -> None:
+    seconds = 1.0
+    text = "word " * 60  # one window, a batch holds four
+    body = json.dumps({"instances": [text]}).encode()
+    settings = json.dumps({"threads": 1, "batch_tokens": 256, "queue_seconds": seconds})
+    with running(str(slow_model), tmp_path / "log", settings) as server:
+        generator = load_generator()
+
+        def client() -> Any:  # one for each event loop
+            return generator.Client(server.http_port, "/v1/models/sentiment:predict", [body])
+
+        asyncio.run(client().closed_loop(4, 2))
+        saturation = asyncio.run(client().closed_loop(16, 5)).rate()
+        found = asyncio.run(client().open_loop(2 * saturation, 8, seed=1))
+        print(f"{saturation=:.0f}, {found.rate()=:.0f}, {found.rate(429)=:.0f}, {found.milliseconds(99)=:.0f}, "
+              f"{found.milliseconds(50, 429)=:.0f}")  # fmt: skip
+        with ThreadPoolExecutor(60) as pool:
+            answers = list(pool.map(lambda _: post(server, [text] * 4), range(120)))
+    assert {answer.status for answer in found.all} == {200, 429}
+    assert found.milliseconds(99) < 1000 * 1.25 * seconds + 500  # the bound, and what the machine's other work takes
+    assert found.rate() > 0.5 * saturation
+    assert found.rate(429) > 0.5 * saturation
+    assert found.milliseconds(50, 429) < 1000 * seconds / 2
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
 
 
 def test_grpc_refuses_by_resource_exhausted(server: Server) -> None:
@@ -76,7 +123,7 @@ def test_grpc_refuses_by_resource_exhausted(server: Server) -> None:
         errors = [call.exception(60) for call in [infer.future(request) for _ in range(40)]]
     refused = [error for error in errors if error is not None]
     assert {error.code() for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-    assert 10 <= len(refused) <= 36
+    assert 10 <= len(refused) <= 38
     assert all(1 <= int(dict(error.trailing_metadata())["retry-after"]) < 60 for error in refused)
     assert len(predict_grpc(server.address, "sentiment", ["good"])) == 1
 
@@ -123,7 +170,7 @@ def in_flight(server: Server) -> float:
 def test_sigterm_answers_what_is_in_flight(slow_model: Path, tmp_path: Path) -> None:
     texts = [LONG, "a fine film", LONG]
     expected = [p.predicted_label for p in Classifier.load(slow_model).predict(texts)]
-    settings = '{"threads": 1, "batch_tokens": 256}'
+    settings = '{"threads": 1, "batch_tokens": 256, "queue_seconds": 60}'
     with running(str(slow_model), tmp_path / "log", settings) as server, ThreadPoolExecutor(12) as pool:
         asked: list[Future] = []
         for _ in range(4):
