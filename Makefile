@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast lint compile docs bench clean
+.PHONY: help setup run test test-fast lint compile docs bench images images-test clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,26 @@ docs: setup ## Write docs/configuration.md
 bench: setup ## Print the figures of the documents; takes hours
 	for one in drift_power drift_sequential prepare_memory training scoring long_documents promotion stream batch serving; do \
 	  $(BIN)/python benchmarks/$$one.py || exit; done
+
+ENGINE ?= docker
+BASE_IMAGE ?= python:3.11-slim
+# What the engine's build needs behind a mirror, or to take another torch; docs/images.md.
+BUILD_FLAGS ?=
+
+# podman keeps a health check only in Docker's format.
+images: export DOCKER_BUILDKIT := 1
+images: export BUILDAH_FORMAT := docker
+images: ## Build the container images, and print their sizes
+	@for target in light torch serving services; do \
+	  name=$$($(PYTHON) -c "from components import images; print(images.$${target^^})") && names="$$names $$name" && \
+	  echo "build $$name" && $(ENGINE) build --file components/Dockerfile --target $$target --tag $$name \
+	    --build-arg BASE_IMAGE=$(BASE_IMAGE) --label org.opencontainers.image.version=$${name##*:} \
+	    --label org.opencontainers.image.revision=$$(git rev-parse HEAD) $(BUILD_FLAGS) . || exit; \
+	done; \
+	for name in $$names; do $(ENGINE) images --format '{{.Size}}  {{.Repository}}:{{.Tag}}' $$name; done
+
+images-test: setup ## Build the images and run server and pipeline in them
+	EVERBERT_IMAGES_TEST=1 $(BIN)/python -m pytest tests/images
 
 clean: ## Remove the environment and everything a run left behind
 	rm -rf $(VENV) .everbert build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
