@@ -44,7 +44,7 @@ class TrainingSettings:
     """train: from a data set folder to a model folder."""
 
     epochs: int = setting(
-        2, "passes over the training rows; the best by validation loss is kept", minimum=1, maximum=100
+        2, "passes over the training rows; the best by calibrated validation loss is kept", minimum=1, maximum=100
     )
     learning_rate: float = setting(1e-4, "peak learning rate of AdamW", minimum=1e-7, maximum=1e-2)
     warm_learning_rate: float = setting(

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from components import logs
+from components.classifier.calibration import fit_temperature
 from components.classifier.engine import Engine
 from components.classifier.precision import product_dtype
 from components.config import TrainingSettings
@@ -127,11 +128,15 @@ class _Fit:
         return min((self.step + 1) / warmup, max(0.0, (steps - self.step) / max(1, steps - warmup)))
 
     def _validate(self) -> dict[str, float]:
-        """Loss and accuracy on the validation rows, without dropout."""
+        """Loss and accuracy on the validation rows, without dropout; the loss as it is once calibrated.
+
+        Later epochs err less and are surer of it. A temperature will be fitted anyway, so that does not count.
+        """
         labels = self.validation["label"].to_numpy()
         self.engine.model.eval()
         logits = self.engine.score(list(self.validation["text"])).logits
-        loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels).long())
+        calibrated = torch.from_numpy(logits / fit_temperature(logits, labels))
+        loss = cross_entropy(calibrated, torch.from_numpy(labels).long())
         accuracy = float(np.mean(logits.argmax(axis=1) == labels))
         return {"validation_loss": float(loss), "validation_accuracy": accuracy}
 

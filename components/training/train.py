@@ -2,8 +2,8 @@
 
     everbert train --data DATA --output MODEL
 
-The epoch with the least validation loss is kept. One temperature, fitted on the validation rows, calibrates the
-confidence. The embeddings of held-out rows go into the folder as the drift check's reference.
+One temperature, fitted on the validation rows, calibrates the confidence; the epoch with the least validation loss at
+its own temperature is kept. The embeddings of held-out rows go into the folder as the drift check's reference.
 """
 
 import random
