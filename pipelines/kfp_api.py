@@ -52,7 +52,9 @@ class KfpApi:
         client = api.ApiClient(configuration)
         self._pipelines, self._uploads = api.PipelineServiceApi(client), api.PipelineUploadServiceApi(client)
         self._experiments, self._runs = api.ExperimentServiceApi(client), api.RunServiceApi(client)
-        self._call(api.HealthzServiceApi(client).healthz_service_get_healthz)
+        health = self._call(api.HealthzServiceApi(client).healthz_service_get_healthz)
+        if health.multi_user and not namespace:
+            raise ClusterError(f"several users share the Kubeflow of {address}: name your profile with --namespace")
 
     def pipeline(self, name: str) -> str:
         """The id of the pipeline of that name, made if need be."""

@@ -74,6 +74,8 @@ class KfpServer:
     """Answer everything but healthz with this status, if not 0."""
     refuse_posts: int = 0
     """Answer whatever would change something with this status, if not 0."""
+    multi_user: bool = False
+    """Experiments, pipelines and runs then belong to a namespace, which must be named."""
     down: int = 0
     """Drop so many connections without an answer."""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -83,7 +85,7 @@ class KfpServer:
         if self.token and token != f"Bearer {self.token}":
             raise RefusedError(401, "Request header error: there is no valid token")
         if path == f"{API}healthz":
-            return {"multi_user": False}
+            return {"multi_user": self.multi_user}
         refused = self.refuse or (self.refuse_posts if method == "POST" else 0)
         if refused:
             raise RefusedError(refused, "refused: the user may not do that")
@@ -111,6 +113,8 @@ class KfpServer:
         return found
 
     def _create(self, kind: str, stored: list[dict[str, Any]], body: dict[str, Any]) -> dict[str, Any]:
+        if self.multi_user and kind != "runs" and not body.get("namespace"):
+            raise RefusedError(400, "Invalid input error: a namespace is needed in multi-user mode")
         unknown = set(body) - set(MODELS[kind].attribute_map.values())
         if unknown:
             raise RefusedError(400, f"unknown fields {sorted(unknown)}")

@@ -180,3 +180,13 @@ def test_what_the_user_may_not_do_and_what_is_no_api_server_is_one_line(kfp: Kfp
     kfp.refuse = 302
     with pytest.raises(ClusterError, match="asks for a login: set KFP_TOKEN"):
         runs.find("one")
+
+
+def test_where_several_users_share_a_kubeflow_the_profile_is_named(kfp: KfpServer) -> None:
+    kfp.multi_user = True
+    with pytest.raises(
+        ClusterError, match=r"several users share the Kubeflow of .*: name your profile with --namespace"
+    ):
+        ClusterRuns(kfp.url)
+    assert ClusterRuns(kfp.url, ClusterSettings(namespace="team-a")).start("one", ARGUMENTS)
+    assert {item["namespace"] for item in (*kfp.experiments, *kfp.pipelines)} == {"team-a"}
