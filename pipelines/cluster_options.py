@@ -11,13 +11,13 @@ from kfp import dsl, kubernetes
 from kfp.dsl.graph_component import GraphComponent
 from kfp.dsl.pipeline_context import Pipeline
 
-from components import images
 from components.config import ClusterSettings
 from components.errors import SettingsError
 
 SECRET, CONFIG_MAP = "everbert-s3", "everbert"  # the objects' names, nothing secret
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _NEEDED, _OPTIONAL = ("AWS_DEFAULT_REGION", "MLFLOW_TRACKING_URI"), ("AWS_ENDPOINT_URL",)  # S3 itself needs none
+_WITH_MODEL = ("train", "evaluate")
 _USER = 10001  # of the images
 _QUANTITY = re.compile(r"[1-9][0-9]*([KMGTP]i?)?")
 
@@ -44,7 +44,7 @@ def _place(task: dsl.PipelineTask, settings: ClusterSettings) -> None:
     kubernetes.use_secret_as_env(task, SECRET, {name: name for name in _CREDENTIALS})
     kubernetes.use_config_map_as_env(task, CONFIG_MAP, {name: name for name in _NEEDED})
     kubernetes.use_config_map_as_env(task, CONFIG_MAP, {name: name for name in _OPTIONAL}, optional=True)
-    if task.container_spec.image == images.TORCH:
+    if task.name in _WITH_MODEL:
         _limit(task, settings.cpu, settings.memory)
         kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", "Memory", settings.shared_memory)  # noqa: S108
         _choose_nodes(task, settings)
