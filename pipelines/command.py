@@ -38,6 +38,10 @@ def main(arguments: list[str] | None = None) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         sys.exit(_fail(f"cannot write {error.filename or 'the output'}: {error.strerror}", InputError.exit_code))
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.split(".")[0] in ("components", "pipelines", "serving"):
+            raise
+        sys.exit(_fail(f"this command needs the package {error.name}, which this image or environment lacks", 1))
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted", 130))
     if result is not None:  # else the step has said all there is to say
