@@ -67,11 +67,14 @@ class Expected:
         bound = BOUNDS["float32" if precision == "float32" else "bfloat16"]
         return cls([Answer(**answer) for answer in kept], bound, bound / (2 * temperature) + 1e-6)
 
-    def difference(self, answer: Answer, label: int, confidence: float) -> str:
-        """What is wrong with an answer to `answer.text`, or empty.
+    def difference(self, text: str, label: int, confidence: float) -> str:
+        """What is wrong with an answer to `text`, or empty, as for a text that nothing is known of.
 
         Another label is right only where the two best are so near that rounding may swap them.
         """
+        answer = next((answer for answer in self.answers if answer.text == text), None)
+        if answer is None:
+            return ""
         if label != answer.label and answer.margin > 2 * self.logit_bound:
             return f"label {label} instead of {answer.label}"
         off = abs(confidence - answer.confidence)

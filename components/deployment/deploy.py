@@ -7,9 +7,10 @@ from typing import Any
 import requests
 
 from components import logs, tracking
+from components.config import DeploymentSettings
 from components.deployment import pointer
 from components.deployment.pointer import Pointer
-from components.errors import DeploymentError
+from components.errors import ConflictError, DeploymentError
 from components.storage import ObjectStore
 
 _PROBE = "good"
@@ -17,41 +18,94 @@ _POLL_SECONDS = 0.3
 
 
 def deploy(
-    store: ObjectStore, version: tracking.ModelVersion, *, server_url: str = "", timeout: float = 120
+    store: ObjectStore,
+    version: tracking.ModelVersion,
+    *,
+    server_url: str = "",
+    inference_service: str = "",
+    settings: DeploymentSettings | None = None,
+    timeout: float = 120,
 ) -> Pointer:
-    """Point at `version`, wait up to `timeout` seconds until the server answers with it, then alias it champion.
+    """Make `version` the one that is served, and champion: by the pointer that servers follow, or on a cluster.
 
-    Without `server_url` there is nothing to wait for. Doing it again changes nothing. Raises DeploymentError after
-    putting the last champion's pointer back (an empty one if there was none), or ConflictError if another deployment
-    runs.
+    The pointer: write it, wait up to `timeout` seconds until the server at `server_url` answers with the version, then
+    alias it champion; without `server_url` there is nothing to wait for. The InferenceService NAMESPACE/NAME: roll out
+    to it step by step, then write the pointer and alias. Doing it again changes nothing, and finishes what was left.
+    Raises DeploymentError once the last champion is back, or ConflictError if another deployment runs.
     """
     current, etag = pointer.state(store, version.name)
     champion = tracking.champion(version.name)
     if current is not None and (current.version, current.model_version) == (version.version, version.digest):
         target = current
     else:
-        target = Pointer(version.name, version.version, version.digest, version.uri, _last_champion(current, champion))
-        etag = pointer.write(store, target, etag)
-    if server_url:
-        try:
-            wait_until_served(server_url, target, timeout)
-        except DeploymentError as error:
-            champion = tracking.champion(version.name)  # again: what was replaced may have been proven meanwhile
-            if etag and not _is_champion(target, champion):
-                before = target.previous if current == target else _last_champion(current, champion)
-                pointer.put_back(store, version.name, before, etag)
-            stays = f"version {champion.version} stays champion" if champion else "no version is champion yet"
-            raise DeploymentError(f"{error}; {stays}") from error
+        # On a cluster the pointer is written last: what it names is proven, whether the alias has followed or not.
+        before = _as_previous(current) if inference_service else _last_champion(current, champion)
+        target = Pointer(version.name, version.version, version.digest, version.uri, before)
+    if inference_service:
+        _to_cluster(store, current, target, etag, inference_service, settings or DeploymentSettings())
+    else:
+        if target != current:
+            etag = pointer.write(store, target, etag)
+        if server_url:
+            _to_server(store, current, target, etag, server_url, timeout)
     tracking.set_alias(version.name, tracking.CHAMPION, version.version)
     logs.event("deployed", model=version.name, version=version.version, model_version=version.digest)
     return target
+
+
+def _to_cluster(
+    store: ObjectStore,
+    current: Pointer | None,
+    target: Pointer,
+    etag: str | None,
+    where: str,
+    settings: DeploymentSettings,
+) -> None:
+    """Roll out, then write the pointer: whoever reads it, meanwhile, finds the champion that is proven."""
+    from components.deployment import rollout  # a laptop needs no kubernetes
+
+    if target == current:
+        rollout.follow(store, where, target, settings)
+        return
+    rollout.roll_out(store, where, target, settings)
+    try:
+        pointer.write(store, target, etag)
+    except ConflictError:
+        winner, _ = pointer.state(store, target.name)
+        if winner is not None and winner.model_version != target.model_version:
+            rollout.follow(store, where, winner, settings)
+        raise
+
+
+def _to_server(
+    store: ObjectStore,
+    current: Pointer | None,
+    target: Pointer,
+    etag: str | None,
+    server_url: str,
+    timeout: float,
+) -> None:
+    """Wait for the server that follows the pointer; put the pointer back if it does not answer."""
+    try:
+        wait_until_served(server_url, target, timeout)
+    except DeploymentError as error:
+        champion = tracking.champion(target.name)  # again: what was replaced may have been proven meanwhile
+        if etag and not _is_champion(target, champion):
+            before = target.previous if current == target else _last_champion(current, champion)
+            pointer.put_back(store, target.name, before, etag)
+        stays = f"version {champion.version} stays champion" if champion else "no version is champion yet"
+        raise DeploymentError(f"{error}; {stays}") from error
 
 
 def _last_champion(current: Pointer | None, champion: tracking.ModelVersion | None) -> dict[str, Any] | None:
     """What to go back to: the pointer that is replaced, or, if it was itself never proven, what it would go back to."""
     if current is None or not _is_champion(current, champion):
         return current.previous if current else None
-    return asdict(current) | {"previous": None}
+    return _as_previous(current)
+
+
+def _as_previous(current: Pointer | None) -> dict[str, Any] | None:
+    return asdict(current) | {"previous": None} if current else None
 
 
 def _is_champion(one: Pointer, champion: tracking.ModelVersion | None) -> bool:

@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from components import logs, tracking
+from components.config import DeploymentSettings
 from components.deployment import pointer
 from components.deployment.deploy import wait_until_served
 from components.deployment.pointer import Pointer
-from components.errors import DeploymentError
+from components.errors import DeploymentError, EverbertError
 from components.storage import ObjectStore
 
 REASON = "rolled_back"  # the tag of a version that was taken out of service, and why
@@ -28,9 +29,19 @@ class Rollback:
 
 
 def rollback(
-    store: ObjectStore, name: str, *, reason: str, expected: str = "", server_url: str = "", timeout: float = 120
+    store: ObjectStore,
+    name: str,
+    *,
+    reason: str,
+    expected: str = "",
+    server_url: str = "",
+    inference_service: str = "",
+    settings: DeploymentSettings | None = None,
+    timeout: float = 120,
 ) -> Rollback:
-    """Point at the previous champion, wait until `server_url` (if given) answers with it, and move the alias.
+    """Point at the previous champion, move the alias, and wait until `server_url` (if given) answers with it.
+
+    The InferenceService NAMESPACE/NAME, if given, is changed to follow the pointer, and waited for.
 
     Its drift reference and the state of its checks come with it: both belong to the version. `expected` is the model
     version that is to go; if another serves by now, nothing is done. Raises DeploymentError if there is nothing to go
@@ -49,6 +60,8 @@ def rollback(
     tracking.set_tag(name, current.version, REASON, reason)
     if server_url:
         wait_until_served(server_url, target, timeout)
+    if inference_service:
+        _on_cluster(store, inference_service, target, settings or DeploymentSettings())
     seconds = (datetime.now(UTC) - started).total_seconds()
     key = f"decisions/rollback-{current.model_version}-{started:%Y%m%dT%H%M%SZ}.json"
     made = Rollback(name, current.version, target.version, target.model_version, reason, seconds, key)
@@ -56,3 +69,15 @@ def rollback(
     store.put(key, json.dumps(record | asdict(made), indent=2).encode())
     logs.event("rolled_back", model=name, **{key: value for key, value in asdict(made).items() if key != "name"})
     return made
+
+
+def _on_cluster(store: ObjectStore, where: str, target: Pointer, settings: DeploymentSettings) -> None:
+    from components.deployment import rollout  # a laptop needs no kubernetes
+
+    try:
+        rollout.follow(store, where, target, settings)
+    except EverbertError as error:
+        raise DeploymentError(
+            f"version {target.version} is champion again, but the InferenceService does not follow: {error}; then do "
+            f"everbert promote --version {target.version} --inference-service {where}"
+        ) from error
