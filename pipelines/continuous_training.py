@@ -30,6 +30,7 @@ def continuous_training(
     replay: str = "",
     new_sources: list = [],  # noqa: B006 (KFP reads the default, nothing mutates it)
     server_url: str = "",
+    inference_service: str = "",
     cause: str = "by hand",
     retrain_id: str = "",
     settings: dict = {},  # noqa: B006
@@ -47,6 +48,7 @@ def continuous_training(
         replay: data set whose held-out rows are kept and whose training rows are replayed.
         new_sources: the names of the sources on which the challenger must be better.
         server_url: the model server to wait for; empty if none is up yet.
+        inference_service: NAMESPACE/NAME of the InferenceService to roll out to; empty on a laptop.
         cause: why the model is trained, for the ledger.
         retrain_id: the check's decision to retrain; names the ledger's line, which else has the run's id.
         settings: overrides of config.py: section -> setting -> value.
@@ -72,5 +74,6 @@ def continuous_training(
             state_changing.set_caching_options(False)
         with dsl.If(decided.outputs["Output"] == True, name="proven better"):  # noqa: E712 (a KFP condition)
             deploy(
-                model_name=model_name, version=registered.output, bucket=bucket, server_url=server_url
-            ).set_caching_options(False)
+                model_name=model_name, version=registered.output, bucket=bucket, server_url=server_url,
+                inference_service=inference_service, settings=settings,
+            ).set_caching_options(False)  # fmt: skip

@@ -65,6 +65,7 @@ class _Job:
     runs: Runs | None
     reports: Path | None
     server_url: str
+    inference_service: str
     at: datetime
 
 
@@ -76,14 +77,16 @@ def check(
     *,
     reports: Path | None = None,
     server_url: str = "",
+    inference_service: str = "",
     at: datetime | None = None,
 ) -> Check:
     """One check. `runs` is where a retrain is submitted to; None leaves that to a later check that has one.
 
     The report is kept below the folder `reports` too, if given; `server_url` is the server that a retrain's
-    deployment waits for. Raises DataError if there is no champion, or its reference is too small for any window.
+    deployment waits for, `inference_service` (NAMESPACE/NAME) what it rolls out to. Raises DataError if there is no
+    champion, or its reference is too small for any window.
     """
-    job = _Job(store, settings, runs, reports, server_url, at or datetime.now(UTC))
+    job = _Job(store, settings, runs, reports, server_url, inference_service, at or datetime.now(UTC))
     if runs is not None:
         _finish_what_was_left(job, model_name, runs)
     served = _served(store, model_name)  # a run that was finished may have changed it
@@ -140,7 +143,8 @@ def _conclude(job: _Job, champion: Champion, found: Findings, etag: str | None) 
         return replace(made, request=request)
     arguments: dict[str, Any] = {}
     if verdict.verdict == "retrain":
-        arguments = check_outputs.retrain_arguments(store, champion, found, settings, job.server_url)
+        served = {"server_url": job.server_url, "inference_service": job.inference_service}
+        arguments = check_outputs.retrain_arguments(store, champion, found, settings, served)
     led_to = {"request": request, "retrain_arguments": arguments}
     number = check_outputs.keep_record(store, champion, found, settings, job.at, led_to)
     retrain_id = f"{champion.pointer.name}-{version}-{number}"

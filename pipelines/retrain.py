@@ -252,6 +252,12 @@ def key_of(retrain_id: str) -> str:
     return f"{PREFIX}/{retrain_id}.json"
 
 
+def claim_of(store: ObjectStore, retrain_id: str) -> Claim | None:
+    """Who submits or has submitted it; None if nobody has begun to."""
+    found = _read(store, retrain_id)
+    return found[0] if found else None
+
+
 def _read(store: ObjectStore, retrain_id: str) -> tuple[Claim, str] | None:
     found = store.get(key_of(retrain_id))
     if found is None:

@@ -39,9 +39,10 @@ class Watched:
         return asdict(self)
 
 
-def watch(store: ObjectStore, model_name: str, settings: PromotionSettings, *, server_url: str = "") -> Watched | None:
+def watch(store: ObjectStore, model_name: str, promotion: PromotionSettings, **served: Any) -> Watched | None:
     """Compare, and roll back if the new champion is proven worse; None if there is nothing to compare.
 
+    `served` says to what a rollback must reach: server_url, or inference_service and settings; as `rollback` takes it.
     There is nothing without a previous champion, and before labels have come for rows that the new one scored.
     """
     found = pointer.read(store, model_name)
@@ -53,7 +54,7 @@ def watch(store: ObjectStore, model_name: str, settings: PromotionSettings, *, s
         classifiers = [Classifier.load(new), Classifier.load(old)]
         labels = classifiers[0].labels
         known = {i: label for i, label in known_labels(store, labels).items() if not label.asked_for}
-        rows = labelled_rows(store, state.objects, known, labels)[-settings.watch_rows :]
+        rows = labelled_rows(store, state.objects, known, labels)[-promotion.watch_rows :]
         if not rows:
             return None
         truth = np.array([labels.number(row["label"]) for row in rows])
@@ -61,18 +62,18 @@ def watch(store: ObjectStore, model_name: str, settings: PromotionSettings, *, s
     lost, won = int((~right[0] & right[1]).sum()), int((right[0] & ~right[1]).sum())
     made = Watched(
         champion.model_version, previous.model_version, len(rows), lost, won,
-        evidence_of_worse(lost, won), 1 / settings.watch_level,
+        evidence_of_worse(lost, won), 1 / promotion.watch_level,
     )  # fmt: skip
     logs.event("watched", model=model_name, **asdict(made))
-    return _roll_back(store, model_name, made, server_url) if made.evidence >= made.bar else made
+    return _roll_back(store, model_name, made, served) if made.evidence >= made.bar else made
 
 
-def _roll_back(store: ObjectStore, model_name: str, seen: Watched, server_url: str) -> Watched:
+def _roll_back(store: ObjectStore, model_name: str, seen: Watched, served: dict[str, Any]) -> Watched:
     reason = (
         f"On {seen.rows} labelled live rows it was wrong where its predecessor was right on {seen.lost}, and right "
         f"where that was wrong on {seen.won}: evidence {seen.evidence:.3g} against a bar of {seen.bar:.3g}."
     )
-    done = rollback(store, model_name, reason=reason, expected=seen.model_version, server_url=server_url)
+    done = rollback(store, model_name, reason=reason, expected=seen.model_version, **served)
     return Watched(**{**vars(seen), "rollback": done})
 
 
