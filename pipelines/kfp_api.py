@@ -15,6 +15,7 @@ from components.errors import ClusterError, ClusterUnavailableError
 
 _SECONDS = 30  # for one request
 _CONFLICT = 409
+_NO_API = "answers, but not as a KFP API server: is KFP_ENDPOINT right?"
 _PAGE = 100
 
 
@@ -52,7 +53,9 @@ class KfpApi:
         client = api.ApiClient(configuration)
         self._pipelines, self._uploads = api.PipelineServiceApi(client), api.PipelineUploadServiceApi(client)
         self._experiments, self._runs = api.ExperimentServiceApi(client), api.RunServiceApi(client)
-        health = self._call(api.HealthzServiceApi(client).healthz_service_get_healthz)
+        health, _, headers = self._call(api.HealthzServiceApi(client).healthz_service_get_healthz_with_http_info)
+        if "json" not in headers.get("Content-Type", ""):  # KFP's own pages answer everything with HTML
+            raise ClusterError(f"{address} {_NO_API}")
         if health.multi_user and not namespace:
             raise ClusterError(f"several users share the Kubeflow of {address}: name your profile with --namespace")
 

@@ -197,16 +197,22 @@ def kfp_server() -> Iterator[KfpServer]:
             if kept.down:
                 kept.down -= 1
                 self.close_connection = True
-                return
-            status = 200
-            try:
-                value = kept.answer(self.command, parts.path, query, body, self.headers.get("Authorization") or "")
-            except RefusedError as error:
-                status, said = error.args
-                value = {"error": said, "code": 13, "message": said, "details": []}
-            content = json.dumps(value).encode()
+            elif not parts.path.startswith(API):
+                self._send(200, "text/html", "<!doctype html><title>Kubeflow</title>")  # KFP's pages, or a login
+            else:
+                token = self.headers.get("Authorization") or ""
+                try:
+                    self._send(200, "application/json", kept.answer(self.command, parts.path, query, body, token))
+                except RefusedError as error:
+                    status, said = error.args
+                    self._send(status, "application/json", {"error": said, "code": 13, "message": said, "details": []})
+
+        def _send(self, status: int, kind: str, value: Any) -> None:
+            content = (value if isinstance(value, str) else json.dumps(value)).encode()
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            if status == 302:
+                self.send_header("Location", f"{kept.url}/dex/login")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

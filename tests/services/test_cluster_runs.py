@@ -180,6 +180,8 @@ def test_what_the_user_may_not_do_and_what_is_no_api_server_is_one_line(kfp: Kfp
     kfp.refuse = 302
     with pytest.raises(ClusterError, match="asks for a login: set KFP_TOKEN"):
         runs.find("one")
+    with pytest.raises(ClusterError, match=r"/pages answers, but not as a KFP API server: is KFP_ENDPOINT right\?"):
+        ClusterRuns(f"{kfp.url}/pages")
 
 
 def test_where_several_users_share_a_kubeflow_the_profile_is_named(kfp: KfpServer) -> None:
