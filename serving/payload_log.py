@@ -127,8 +127,9 @@ class PayloadLog(threading.Thread):
         for version, group in itertools.groupby(rows, key=lambda row: row.prediction.model_version):
             for part in _cut(list(group), self._part_bytes):
                 self._write(version, part)
+                size = sum(_bytes_of(row) for row in part)
                 with self._changed:
-                    self._held_bytes -= sum(_bytes_of(row) for row in part)
+                    self._held_bytes -= size
 
     def _write(self, version: str, rows: list[PayloadRow]) -> None:
         first = self._numbers.get(version, 0)

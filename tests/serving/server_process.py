@@ -86,7 +86,7 @@ def running(model: str, log: Path, settings: str = '{"threads": 1}') -> Iterator
     http_port, grpc_port = free_port(), free_port()
     server = Server(start(model, http_port, grpc_port, settings, log), http_port, grpc_port, log)
     try:
-        wait_until(lambda: is_ready(server), 90)
+        wait_until(lambda: is_ready(server), 240)  # seconds on an idle machine
         yield server
     finally:
         server.process.send_signal(signal.SIGTERM)
