@@ -51,7 +51,7 @@ class Builder:
         shutil.copytree(MANIFESTS, self._root, ignore=shutil.ignore_patterns("credentials.env"))
         subprocess.run([self._root / "overlays/local/generate-credentials"], check=True, capture_output=True)
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019  one builder lives as long as the tests
+    @functools.cache  # noqa: B019  one builder lives as long as the tests
     def build(self, overlay: str, *components: str) -> list[Document]:
         """What `kubectl apply` would be given. Treat it as constant: it is built once."""
         folder = self._root / "overlays" / "-".join([overlay, *components]).replace("/", "-")
@@ -60,6 +60,7 @@ class Builder:
             combined = {
                 "apiVersion": "kustomize.config.k8s.io/v1beta1",
                 "kind": "Kustomization",
+                "namespace": yaml.safe_load((folder.parent / overlay / "kustomization.yaml").read_text())["namespace"],
                 "resources": [f"../{overlay}"],
                 "components": [f"../../components/{name}" for name in components],
             }

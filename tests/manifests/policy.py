@@ -19,6 +19,14 @@ MADE_BY_HAND = {("Secret", "everbert-s3"), ("Secret", "everbert-mlflow")}
 KFP_PODS = {"pipelines.kubeflow.org/v2_component": "true"}
 RESOURCES = ("cpu", "memory", "ephemeral-storage")
 VOLUMES = {"configMap", "emptyDir", "projected", "persistentVolumeClaim"}
+NAMING = {  # a pod's field, and the kind of what it names
+    "configMapRef": "ConfigMap",
+    "configMapKeyRef": "ConfigMap",
+    "configMap": "ConfigMap",
+    "secretRef": "Secret",
+    "secretKeyRef": "Secret",
+    "persistentVolumeClaim": "PersistentVolumeClaim",
+}
 ENUMS: dict[str, set[Any]] = {
     "concurrencyPolicy": {"Allow", "Forbid", "Replace"},
     "imagePullPolicy": {"Always", "IfNotPresent", "Never"},
@@ -216,12 +224,10 @@ def _selects(selector: Document, labels: dict[str, str]) -> bool:
 def references(documents: list[Document]) -> Iterator[str]:
     """What a pod names (ConfigMap, Secret, claim) is there, and what a Service or budget selects."""
     known = {(d["kind"], d["metadata"]["name"]) for d in documents} | MADE_BY_HAND
-    kinds = {"configMapRef": "ConfigMap", "configMapKeyRef": "ConfigMap", "secretRef": "Secret",
-             "secretKeyRef": "Secret", "configMap": "ConfigMap", "persistentVolumeClaim": "PersistentVolumeClaim"}  # fmt: skip
     for pod in pods(documents):
         for key, value in _fields(pod.spec):
-            if key in kinds and (kinds[key], value.get("name") or value.get("claimName")) not in known:
-                yield f"{pod.name}: there is no {kinds[key]} {value}"
+            if key in NAMING and (NAMING[key], value.get("name") or value.get("claimName")) not in known:
+                yield f"{pod.name}: there is no {NAMING[key]} {value}"
     labels = [pod.labels for pod in pods(documents)]
     for document in documents:
         selector = document.get("spec", {}).get("selector", {})

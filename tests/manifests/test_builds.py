@@ -70,6 +70,10 @@ def _alert(documents: list[Document]) -> Document:
     return named(documents, "PrometheusRule", "everbert")["spec"]["groups"][0]["rules"][0]
 
 
+def _nodes(documents: list[Document]) -> Document:
+    return named(documents, "TrainingRuntime", "everbert")["spec"]["template"]["spec"]
+
+
 PLANTED: list[tuple[str, Callable[[list[Document]], Document], str, object]] = [
     ("Deployment", _deployment, "replica", 1),
     ("Deployment", lambda d: _deployment(d)["template"]["spec"]["containers"][0], "resourses", {}),
@@ -87,7 +91,7 @@ PLANTED: list[tuple[str, Callable[[list[Document]], Document], str, object]] = [
     ("PrometheusRule", _alert, "alarm", "x"),
     ("TrainJob", lambda d: named(d, "TrainJob", "everbert")["spec"]["trainer"], "numNode", 2),
     ("TrainJob", lambda d: named(d, "TrainJob", "everbert")["spec"]["trainer"], "numNodes", "two"),
-    ("TrainingRuntime", lambda d: named(d, "TrainingRuntime", "everbert")["spec"]["template"]["spec"], "replicated", []),
+    ("TrainingRuntime", _nodes, "replicated", []),
 ]  # fmt: skip
 
 

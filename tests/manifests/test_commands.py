@@ -31,9 +31,12 @@ def commands(documents: list[Document]) -> dict[str, list[str]]:
             if "everbert" in words:
                 words = words[words.index("everbert") + 1 :]
                 given = data | {e["name"]: e.get("value", "given") for e in container.get("env", [])}
-                filled = [re.sub(r"\$\((\w+)\)", lambda m: given[m[1]], word) for word in words]
-                found[f"{pod.name} {container['name']}"] = [word.replace("{{.Name}}", "sentiment") for word in filled]
+                found[f"{pod.name} {container['name']}"] = [filled(word, given) for word in words]
     return found
+
+
+def filled(word: str, given: dict[str, str]) -> str:
+    return re.sub(r"\$\((\w+)\)", lambda found: given[found[1]], word).replace("{{.Name}}", "sentiment")
 
 
 def parsed(words: list[str], documents: list[Document], folder: Path) -> argparse.Namespace:
