@@ -49,6 +49,7 @@ bench: setup ## Print the figures of the documents; takes hours
 	  $(BIN)/python benchmarks/$$one.py || exit; done
 
 ENGINE ?= docker
+TARGETS ?= light torch serving services
 BASE_IMAGE ?= python:3.11-slim
 # What the engine's build needs behind a mirror, or to take another torch; docs/images.md.
 BUILD_FLAGS ?=
@@ -57,7 +58,7 @@ BUILD_FLAGS ?=
 images: export DOCKER_BUILDKIT := 1
 images: export BUILDAH_FORMAT := docker
 images: ## Build the container images, and print their sizes
-	@for target in light torch serving services; do \
+	@for target in $(TARGETS); do \
 	  name=$$($(PYTHON) -c "from components import images; print(images.$${target^^})") && names="$$names $$name" && \
 	  echo "build $$name" && $(ENGINE) build --file components/Dockerfile --target $$target --tag $$name \
 	    --build-arg BASE_IMAGE=$(BASE_IMAGE) --label org.opencontainers.image.version=$${name##*:} \
@@ -66,7 +67,7 @@ images: ## Build the container images, and print their sizes
 	for name in $$names; do $(ENGINE) images --format '{{.Size}}  {{.Repository}}:{{.Tag}}' $$name; done
 
 images-test: setup ## Build the images and run server and pipeline in them
-	EVERBERT_IMAGES_TEST=1 $(BIN)/python -m pytest tests/images
+	EVERBERT_IMAGES_TEST=build $(BIN)/python -m pytest tests/images
 
 clean: ## Remove the environment and everything a run left behind
 	rm -rf $(VENV) .everbert build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
