@@ -80,6 +80,8 @@ class _Steps:
     def walk(self) -> None:
         live = self.moving.live()
         if live is not None and self.champion is not None and fields.can_split(live):
+            if fields.share_of(live, self.target) is None and fields.present(live).uri != self.champion.uri:
+                restore(self.moving, self.record, self.champion)  # else the traffic would be split with a stranger
             reached = fields.share_of(live, self.target) or 0
             shares = [share for share in (0, *self.moving.settings.steps) if reached <= share < 100]
             if shares:

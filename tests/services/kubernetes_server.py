@@ -214,15 +214,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._refused("watch")
             return
         self.send_response(200)
-        self.send_header("Connection", "close")
+        self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        self.close_connection = True
         if fault == "gone":
             self._line({"type": "ERROR", "object": _status(410, "Expired", "too old resource version")})
         elif fault == "cut":
-            self.wfile.write(b'{"type": "MODIFIED", "obj')
+            self._chunk(b'{"type": "MODIFIED", "obj')
+            self.close_connection = True
+            return
         elif fault != "ends":
             self._events(name, int(query["resourceVersion"]), time.monotonic() + float(query["timeoutSeconds"]))
+        self._chunk(b"")
 
     def _events(self, name: str, seen: int, deadline: float) -> None:
         kept = self.kept
@@ -235,8 +237,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self._line({"type": "MODIFIED", "object": live})
 
     def _line(self, event: Object) -> None:
-        self.wfile.write(json.dumps(event).encode() + b"\n")
-        self.wfile.flush()
+        self._chunk(json.dumps(event).encode() + b"\n")
+
+    def _chunk(self, content: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.wfile.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
+            self.wfile.flush()
 
     def _say(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
         content = value.encode() if isinstance(value, str) else json.dumps(value).encode()

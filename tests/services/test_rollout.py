@@ -1,7 +1,6 @@
 """A roll-out against the stand-in for a cluster (kubernetes_server.py), with a real object store and real models."""
 
 import json
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -12,10 +11,9 @@ from typing import Any
 import pytest
 from kserve_controller import Model
 from kubernetes_server import KUBECONFIG, KubernetesServer, kubernetes_server, resolve_cluster_names
+from rollout_models import answering_model
 
-from components.classifier.answers import TEXTS, answers
-from components.classifier.classifier import Classifier
-from components.classifier.model_folder import describe, seal
+from components.classifier.answers import TEXTS
 from components.config import DeploymentSettings
 from components.deployment import inference_service as fields
 from components.deployment import rollout
@@ -39,20 +37,10 @@ def versions(
     made = []
     for number, temperature in enumerate((1.5, 0.8, 2.5), 1):
         folder = tmp_path_factory.mktemp("version") / "model"
-        shutil.copytree(tiny_model, folder)
-        engine = Classifier.load(folder).engine
-        kept = answers(TEXTS, engine.reference(TEXTS).logits, temperature)
-        blank = {"files": {}, "library_versions": {}, "model_version": ""}
-        seal(folder, replace(describe(folder), temperature=temperature, answers=kept, **blank))
+        model = answering_model(tiny_model, folder, temperature)
         store.upload_folder(folder, f"models/{number}")
-        classifier = Classifier.load(folder)
-        pointer = Pointer("sentiment", str(number), classifier.version, store.uri(f"models/{number}"))
-        made.append((pointer, Model(classifier.version, _predict(classifier))))
+        made.append((Pointer("sentiment", str(number), model.version, store.uri(f"models/{number}")), model))
     return made
-
-
-def _predict(classifier: Classifier) -> Any:
-    return lambda texts: [asdict(prediction) for prediction in classifier.predict(texts)]
 
 
 @pytest.fixture
