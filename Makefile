@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast lint compile docs bench images images-test clean
+.PHONY: help setup run test test-fast lint compile docs bench images images-test manifests clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ compile: setup ## Write the KFP pipeline as YAML
 
 docs: setup ## Write docs/configuration.md
 	$(BIN)/python -m pipelines.settings_page
+
+manifests: setup ## Build and check every overlay of manifests/, with every component
+	$(PYTEST) tests/manifests
 
 bench: setup ## Print the figures of the documents; takes hours
 	for one in drift_power drift_sequential prepare_memory training scoring long_documents promotion stream batch serving; do \

@@ -67,6 +67,13 @@ class Builder:
             (folder / "kustomization.yaml").write_text(yaml.safe_dump(combined), encoding="utf-8")
         return self.run(folder)
 
+    def build_shown(self, kustomization: str) -> list[Document]:
+        """A kustomization that a document shows, as an overlay beside the others."""
+        folder = self._root / "overlays/ours"
+        folder.mkdir(exist_ok=True)
+        (folder / "kustomization.yaml").write_text(kustomization, encoding="utf-8")
+        return self.run(folder)
+
     def run(self, folder: Path) -> list[Document]:
         done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

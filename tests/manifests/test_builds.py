@@ -1,13 +1,15 @@
 """Every overlay and combination builds, and every object in it is one that a cluster would take."""
 
 import copy
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from builds import MANIFESTS, Builder, Document, combinations, every_combination, named
-from policy import RULES
+from policy import RULES, named_images
 from schemas import distinct, problems
 
 
@@ -39,6 +41,16 @@ def test_no_object_is_there_twice_and_all_are_in_the_overlay_s_namespace(builds:
         (namespace,) = [name for kind, name in names if kind == "Namespace"]
         inside = {d["metadata"].get("namespace") for d in documents if d["kind"] != "Namespace"}
         assert inside == {namespace}, build
+
+
+@pytest.mark.parametrize("page", ["docs/install.md", "manifests/README.md"])
+def test_the_overlay_that_a_page_shows_builds_and_holds(builder: Builder, page: str) -> None:
+    text = (MANIFESTS.parent / page).read_text(encoding="utf-8")
+    (shown,) = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "kind: Kustomization" in block]
+    documents = builder.build_shown(shown)
+    breaches = [breach for rule in RULES if rule is not named_images for breach in rule(documents)]
+    assert not [*breaches, *(one for document in documents for one in problems(document))]
+    assert not {d["metadata"].get("namespace") for d in documents} - {yaml.safe_load(shown)["namespace"], None}
 
 
 def test_the_base_names_no_namespace(builder: Builder) -> None:
