@@ -28,7 +28,6 @@ SEEDS = (13, 14, 15)
 POLICIES = ("never", "naive", "everbert", "everything")
 WHOLE = 10_000  # rows a window: more than a domain has
 WEEK = 168.0  # hours
-HELD_OUT = 0.1  # of each domain, for measuring alone
 
 
 def main() -> None:
