@@ -16,7 +16,7 @@ import serving.kserve_import  # noqa: F401  kserve reads sys.argv when it is imp
 from fastapi.exceptions import RequestValidationError  # isort: skip
 from fastapi.responses import JSONResponse  # isort: skip
 from kserve import ModelServer  # isort: skip
-from kserve.errors import InvalidInput  # isort: skip
+from kserve.errors import InvalidInput, ModelNotFound  # isort: skip
 from kserve.model_server import app  # isort: skip
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import (  # isort: skip
     add_GRPCInferenceServiceServicer_to_server,
@@ -83,6 +83,7 @@ class _Rest(RESTServer):
     def _add_exception_handlers(self, app: Any) -> None:
         super()._add_exception_handlers(app)
         app.add_exception_handler(InvalidInput, _invalid)
+        app.add_exception_handler(ModelNotFound, _not_found)
         app.add_exception_handler(RequestValidationError, _malformed)
         app.add_exception_handler(HTTPException, _refused)
         app.add_exception_handler(NotImplementedError, _not_offered)
@@ -130,6 +131,10 @@ def _error(status: int, message: str, headers: Any = None) -> JSONResponse:
 
 async def _invalid(_: Any, error: Any) -> JSONResponse:
     return _error(400, str(error))
+
+
+async def _not_found(_: Any, error: Any) -> JSONResponse:
+    return _error(404, str(error))
 
 
 async def _malformed(_: Any, error: Any) -> JSONResponse:
