@@ -38,7 +38,11 @@ def test_only_serving_imports_kserve() -> None:
 
 @pytest.mark.parametrize(
     ("packages", "only"),
-    [(("boto3", "botocore"), "components/storage.py"), (("mlflow",), "components/tracking.py")],
+    [
+        (("boto3", "botocore"), "components/storage.py"),
+        (("mlflow",), "components/tracking.py"),
+        (("kubernetes",), "components/deployment/kubernetes_api.py"),
+    ],
 )
 def test_one_place_for_each_client(packages: tuple[str, ...], only: str) -> None:
     assert importers(*packages) <= {only}
