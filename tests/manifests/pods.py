@@ -52,3 +52,14 @@ def _predictor(name: str, service: str, predictor: dict[str, Any], documents: li
     labels = predictor.get("labels", {}) | {"serving.kserve.io/inferenceservice": service}
     spec = predictor | {"containers": runtime["containers"], "volumes": runtime.get("volumes", [])}
     return Pod(name, labels, spec, (None, "Always"))
+
+
+def fields(part: Any) -> Iterator[tuple[str, Any]]:
+    """Each field of a document at whatever depth, with its value."""
+    if isinstance(part, dict):
+        for key, value in part.items():
+            yield key, value
+            yield from fields(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from fields(value)
