@@ -3,6 +3,7 @@
 Together with test_fuzz.py more than 10,000 requests: no 5xx, no crash, memory flat.
 """
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from server_process import Server, megabytes, running
 
@@ -50,7 +52,8 @@ def fuzz(requests_of: st.SearchStrategy[Any], examples: int, ask: Callable[[Any]
         statuses[status] += 1
         assert status < 500
 
-    each()
+    with contextlib.suppress(Unsatisfiable):  # an operation without parameters has nothing to be wrong in
+        each()
     return statuses
 
 
