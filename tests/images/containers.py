@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 LOCKED = [
     "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--memory=3g",
     "--memory-swap=3g", "--pids-limit=300",
@@ -20,6 +22,12 @@ LOCKED_RUNNER = {
     "mem_limit": "3g", "memswap_limit": "3g", "pids_limit": 300,
 }  # fmt: skip
 SERVICES = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+
+
+def only_when_asked() -> None:
+    """Skip the module, but in `make images-test`."""
+    if "EVERBERT_IMAGES_TEST" not in os.environ:
+        pytest.skip("builds images of several gigabytes: `make images-test` does", allow_module_level=True)
 
 
 @dataclass(frozen=True)

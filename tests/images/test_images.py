@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import requests
-from containers import Engine, mounted, wait_until
+from containers import Engine, mounted, only_when_asked, wait_until
 from server_process import free_port, write_model
 
 from components import images as names
 from components.classifier.classifier import Classifier
 from serving.client import predict_grpc, predict_v1, predict_v2
 
+only_when_asked()
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 ALL = {"light": names.LIGHT, "torch": names.TORCH, "serving": names.SERVING, "services": names.SERVICES}

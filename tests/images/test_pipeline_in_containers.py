@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import requests
-from containers import LOCKED_RUNNER, SERVICES, Engine, mounted, wait_until, with_services
+from containers import LOCKED_RUNNER, SERVICES, Engine, mounted, only_when_asked, wait_until, with_services
 from server_process import free_port
 
 from components import images as names
@@ -23,6 +23,7 @@ from components.deployment import pointer
 from components.storage import ObjectStore, local_folder
 from serving.client import predict_v2
 
+only_when_asked()
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 ROOT = Path(__file__).parents[2]
