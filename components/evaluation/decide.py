@@ -83,6 +83,11 @@ def _sum(parts: list[dict[str, Any]]) -> dict[str, int]:
     return {key: sum(part[key] for part in parts) for key in _WON_LOST_ROWS}
 
 
+def _won_lost_rows(part: dict[str, int]) -> tuple[int, int, int]:
+    won, lost, rows = (part[key] for key in _WON_LOST_ROWS)
+    return won, lost, rows
+
+
 def _beats_majority(evaluation: dict[str, Any], settings: PromotionSettings) -> Condition:
     rows, accuracy = evaluation["challenger"]["rows"], evaluation["challenger"]["accuracy"]
     share = evaluation["majority_share"]
@@ -123,7 +128,7 @@ def _not_worse_anywhere(parts: dict[str, dict[str, int]], settings: PromotionSet
     small = {
         name
         for name, part in parts.items()
-        if name and not can_tell(*(part[key] for key in _WON_LOST_ROWS), margins[name], settings.level)
+        if name and not can_tell(*_won_lost_rows(part), margins[name], settings.level)
     }
     for name, part in parts.items():
         if name in small:
@@ -133,7 +138,7 @@ def _not_worse_anywhere(parts: dict[str, dict[str, int]], settings: PromotionSet
 
 
 def _within(name: str, part: dict[str, int], margin: float, level: float) -> Condition:
-    won, lost, rows = (part[key] for key in _WON_LOST_ROWS)
+    won, lost, rows = _won_lost_rows(part)
     bound = largest_loss(won, lost, rows, level)
     holds = bound <= margin
     found = "within" if holds else "not provably within"
@@ -142,7 +147,7 @@ def _within(name: str, part: dict[str, int], margin: float, level: float) -> Con
 
 
 def _not_proven_worse(name: str, part: dict[str, int], level: float) -> Condition:
-    won, lost, _ = (part[key] for key in _WON_LOST_ROWS)
+    won, lost, _ = _won_lost_rows(part)
     p = mcnemar(lost, won)
     holds = p > level
     told = f"too few rows to tell, {'and not provably worse' if holds else 'yet provably worse'} (p = {p:.2g})"
@@ -150,7 +155,7 @@ def _not_proven_worse(name: str, part: dict[str, int], level: float) -> Conditio
 
 
 def _on(name: str, part: dict[str, int], told: str) -> Condition:
-    won, lost, rows = (part[key] for key in _WON_LOST_ROWS)
+    won, lost, rows = _won_lost_rows(part)
     place = f"On the slice {name}" if name else "On the golden set"
     finding = f"{place} ({rows} rows) it changes accuracy by {(won - lost) / rows:+.3f}, {told}."
     return {"condition": f"not worse on {name or 'the golden set'}", "slice": name, "finding": finding}
