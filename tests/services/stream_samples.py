@@ -12,10 +12,11 @@ from components.deployment.pointer import Pointer
 from components.storage import ObjectStore
 
 SAMPLES = Path(__file__).parents[2] / "samples"
-# A reference of 240 rows supports windows of 24; a handful of them is an alarm.
+# A reference of 260 rows supports windows of 26; a handful of them is an alarm.
 SETTINGS = load(
     None,
     {
+        "data": {"test_share": 0.1},
         "training": {"epochs": 1, "max_length": 64},
         "drift": {"minimum_window": 20, "permutations": 199},
         "retrain": {"false_retrain_budget": 0.05, "checks_a_year": 400, "minimum_labels": 60, "annotation_rows": 40},
