@@ -61,8 +61,8 @@ def beside(live: Object, stable: Pointer, new: Pointer, percent: int) -> Object:
         predictor = _version(new) | {"canaryTrafficPercent": percent}
         predictor["annotations"] |= _TAGS
         return _with_ours(live, {"spec": {"predictor": predictor}})
-    canary: Object = {"name": _canary_name(new), **_version(new)}
-    canary["model"]["modelFormat"] = _predictor(live)["model"]["modelFormat"]
+    canary: Object = {"name": _canary_name(new), **_alike(_predictor(live)), **_version(new)}
+    canary["model"] = {**_predictor(live)["model"], **canary["model"]}
     if percent == 0:
         canary["minReplicas"] = 1  # KServe would take that share of the replicas, which is none
     spec = {"predictor": _version(stable), "canary": [{"predictor": canary, "trafficPercent": percent}]}
@@ -178,6 +178,12 @@ def own_address(live: Object, new: Pointer) -> str:
     domain = parts.netloc.partition(".")[2]
     host = f"{live['metadata']['name']}-{_canary_name(new)}-predictor"
     return f"{parts.scheme}://{host}.{domain}" if domain else ""
+
+
+def _alike(predictor: Object) -> Object:
+    """What the pods of a version beside it need as well, such as the service account that fetches the model."""
+    own = ("annotations", "model", "canaryTrafficPercent", "minReplicas", "maxReplicas")
+    return {name: value for name, value in predictor.items() if name not in own}
 
 
 def _canary_name(version: Pointer) -> str:
