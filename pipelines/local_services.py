@@ -20,7 +20,7 @@ import requests
 from components.errors import ResourceError, StorageError
 from components.storage import ObjectStore
 
-_START_SECONDS = 60
+_START_SECONDS = 180  # a busy machine; one that ends is noticed at once
 _STOP_SECONDS = 5
 _GRPC_OFFSET = 10_000  # SeaweedFS also takes each port + 10000
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
