@@ -75,9 +75,9 @@ def _stored(count: int, figures: Figures) -> tuple[str, ...]:
 def _figures() -> Figures:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--tokens", type=float, default=7500, help="tokens a core scores in a second (default: %(default)s)")
-    add("--length", type=float, default=142, help="tokens of a text (default: %(default)s)")
-    add("--plumbing", type=float, default=60, help="microseconds a batch row without the model (default: %(default)s)")
+    add("--tokens", type=float, default=7560, help="tokens a core scores in a second (default: %(default)s)")
+    add("--length", type=float, default=123, help="tokens of a text (default: %(default)s)")
+    add("--plumbing", type=float, default=80, help="microseconds a batch row without the model (default: %(default)s)")
     add("--busy", type=float, default=0.6, help="share of its time that a core is busy (default: %(default)s)")
     add("--peak", type=float, default=3, help="busiest hour against the mean one (default: %(default)s)")
     add("--cores", type=int, default=30, help="cores of a node left for the work (default: %(default)s)")
