@@ -301,10 +301,12 @@ def _batch(arguments: argparse.Namespace) -> Result:
 
     from components.batch.prefix import score_prefix, watch
     from components.batch.score import Share
+    from components.batch.versions import INCOMING
     from components.storage import ObjectStore, split_uri
     from serving.follower import first
 
     store, share = ObjectStore(split_uri(arguments.bucket)[0]), Share.parse(arguments.share)
+    next(store.list(INCOMING), None)  # a store that is not there is told of before a model is loaded
     (classifier, _), settings = first(arguments.model), from_flags(arguments).batch
     if not arguments.once:
         return asdict(watch(store, classifier, settings, share))
