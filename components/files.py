@@ -53,7 +53,8 @@ def new_folder(path: str | Path, marker: str) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield temporary
-        os.chmod(temporary, 0o755)  # noqa: S103 (mkdtemp made it 0700; the next step may run as another user)
+        for made in [temporary, *temporary.rglob("*")]:  # mkdtemp and safetensors: for this user alone
+            os.chmod(made, 0o755 if made.is_dir() else 0o644)  # the next step may run as another
         if path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)

@@ -39,7 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        sys.exit(_fail(f"cannot write {error.filename or 'the output'}: {error.strerror}", InputError.exit_code))
+        do = "open" if error.errno == errno.EACCES else "write"
+        sys.exit(_fail(f"cannot {do} {error.filename or 'the output'}: {error.strerror}", InputError.exit_code))
     except ModuleNotFoundError as error:
         if not error.name or error.name.split(".")[0] in ("components", "pipelines", "serving"):
             raise
