@@ -107,7 +107,7 @@ def test_the_successor_is_better_on_the_new_domain_and_no_request_failed(finishe
 
 
 def test_both_runs_of_the_pipeline_are_timed_step_by_step(finished: Run) -> None:
-    steps = {"prepare", "train", "evaluate", "decide", "register", "deploy"}
+    steps = {"prepare", "train", "evaluate", "decide", "register", "deploy", "record"}
     assert [set(run) for run in finished.result["pipeline_seconds"]] == [steps, steps]
 
 
