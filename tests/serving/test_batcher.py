@@ -173,7 +173,7 @@ def test_the_measured_speed_lets_in_what_can_be_scored_in_time(classifier: Class
     waits = [scored.result().queue_seconds for scored in accepted if not scored.exception()]
     assert refusals
     assert len(waits) > 0.5 * len(accepted)  # nearly all, but for what else the machine does meanwhile
-    assert max(waits) <= 1
+    assert max(waits) <= 1.25  # the bound and the batch that was under way
     assert statistics.median(waits) > 0.1
 
 
