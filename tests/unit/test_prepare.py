@@ -17,7 +17,7 @@ from components.data.duplicates import grams, jaccard
 from components.data.prepare import prepare
 from components.errors import DataError, InputError
 
-SETTINGS = DataSettings(minimum_rows=2)
+SETTINGS = DataSettings(test_share=0.1, minimum_rows=2)
 WORDS = Path(__file__).read_text(encoding="utf-8").split() + [f"word{i}" for i in range(3000)]
 
 
