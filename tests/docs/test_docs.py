@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from components import config
-from pipelines.command import build_parser
 from pipelines.flags import from_flags
+from pipelines.parser import build_parser
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -14,8 +14,8 @@ from components.deployment import inference_service
 from components.errors import SettingsError
 from components.setting import read_yaml
 from pipelines.cluster_options import CONFIG_MAP, SECRET
-from pipelines.command import build_parser
 from pipelines.flags import from_flags
+from pipelines.parser import build_parser
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = "/etc/everbert/everbert.yaml"

@@ -7,7 +7,7 @@ from components import config
 from components.drift import statistics
 from components.drift.statistics import Sample
 from components.errors import SettingsError
-from pipelines.command import build_parser
+from pipelines.parser import build_parser
 
 # Two slices of the embeddings with four quantiles each: the first is 3 higher in the second sample, the next is equal.
 # A third slice has a mean only, 6 apart. Along the head 1, 1, 1, 1 stand against 0, 2, 0, 2.
