@@ -20,7 +20,9 @@ DASHBOARD = MANIFESTS / "components/monitoring/dashboards/everbert.json"
 SUFFIXES = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_sum", "_count")}
 OF_THE_TARGET = {"namespace", "pod", "le"}  # labels that Prometheus, or the kind of metric, adds
 OF_THE_CLUSTER = {  # kube-state-metrics
+    "kube_cronjob_created": {"namespace", "cronjob"},
     "kube_cronjob_status_last_successful_time": {"namespace", "cronjob"},
+    "kube_job_status_start_time": {"namespace", "job_name"},
     "kube_job_status_failed": {"namespace", "job_name"},
 }
 SELECTOR = re.compile(r"\b((?:everbert|kube)_[a-z_]+)(?:\{([^}]*)\})?")
