@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,50 +64,41 @@ class KfpApi:
         """The id of the pipeline of that name, made if need be."""
         import kfp_server_api as api
 
-        def found() -> str:
-            listed = self._call(
-                self._pipelines.pipeline_service_list_pipelines, filter=_filter(equals("display_name", name)),
-                **self._namespace,
-            )  # fmt: skip
-            return listed.pipelines[0].pipeline_id if listed.pipelines else ""
-
-        def made() -> str:
-            wanted = api.V2beta1Pipeline(name=name, display_name=name, **self._namespace)
-            return str(self._call(self._pipelines.pipeline_service_create_pipeline, wanted).pipeline_id)
-
-        return _once(found, made)
+        wanted, service = api.V2beta1Pipeline(name=name, display_name=name, **self._namespace), self._pipelines
+        listing = partial(service.pipeline_service_list_pipelines, **self._namespace)
+        return self._once("pipeline", name, listing, partial(service.pipeline_service_create_pipeline, wanted))
 
     def version(self, pipeline: str, name: str, package: Path) -> str:
         """The id of that version of the pipeline; the package is uploaded if there is none."""
-
-        def found() -> str:
-            wanted = _filter(equals("display_name", name))
-            listed = self._call(self._pipelines.pipeline_service_list_pipeline_versions, pipeline, filter=wanted)
-            versions = listed.pipeline_versions
-            return versions[0].pipeline_version_id if versions else ""
-
-        def made() -> str:
-            uploaded = self._call(self._uploads.upload_pipeline_version, str(package), name=name, pipelineid=pipeline)
-            return str(uploaded.pipeline_version_id)
-
-        return _once(found, made)
+        listing = partial(self._pipelines.pipeline_service_list_pipeline_versions, pipeline)
+        upload = partial(self._uploads.upload_pipeline_version, str(package), name=name, pipelineid=pipeline)
+        return self._once("pipeline_version", name, listing, upload)
 
     def experiment(self, name: str) -> str:
         """The id of the experiment of that name, made if need be."""
         import kfp_server_api as api
 
+        wanted, service = api.V2beta1Experiment(display_name=name, **self._namespace), self._experiments
+        listing = partial(service.experiment_service_list_experiments, **self._namespace)
+        return self._once("experiment", name, listing, partial(service.experiment_service_create_experiment, wanted))
+
+    def _once(self, kind: str, name: str, listing: Callable[..., Any], making: Callable[..., Any]) -> str:
+        """The id of the one of that name which is there, or is made; or which somebody else has made meanwhile."""
+
         def found() -> str:
-            listed = self._call(
-                self._experiments.experiment_service_list_experiments, filter=_filter(equals("display_name", name)),
-                **self._namespace,
-            )  # fmt: skip
-            return listed.experiments[0].experiment_id if listed.experiments else ""
+            listed = getattr(self._call(listing, filter=_filter(equals("display_name", name))), f"{kind}s")
+            return str(getattr(listed[0], f"{kind}_id")) if listed else ""
 
-        def made() -> str:
-            wanted = api.V2beta1Experiment(display_name=name, **self._namespace)
-            return str(self._call(self._experiments.experiment_service_create_experiment, wanted).experiment_id)
-
-        return _once(found, made)
+        there = found()
+        if there:
+            return there
+        try:
+            return str(getattr(self._call(making), f"{kind}_id"))
+        except ClusterError as error:
+            there = found() if error.status == _CONFLICT else ""
+            if there:
+                return there
+            raise
 
     def create_run(self, **content: Any) -> Any:
         """A run, with what V2beta1Run takes."""
@@ -146,9 +138,7 @@ class KfpApi:
                 f"the KFP API server {self.address} does not answer: is it up, and is KFP_ENDPOINT right?"
             ) from error
         except (ValueError, TypeError, AttributeError) as error:
-            raise ClusterError(
-                f"{self.address} answers, but not as a KFP API server: is KFP_ENDPOINT right?"
-            ) from error
+            raise ClusterError(f"{self.address} {_NO_API}") from error
 
     def _refused(self, error: Any) -> ClusterError:
         said = _message(error)
@@ -179,20 +169,6 @@ def _give_credentials(configuration: Any) -> str:
     if named:
         raise ClusterError(f"{client.KF_PIPELINES_SA_TOKEN_ENV} names {path}, and there is no such file")
     return "that KFP_TOKEN is set: no token was given"
-
-
-def _once(found: Callable[[], str], made: Callable[[], str]) -> str:
-    """What is there, or is made; or what somebody else has made meanwhile."""
-    there = found()
-    if there:
-        return there
-    try:
-        return made()
-    except ClusterError as error:
-        there = found() if error.status == _CONFLICT else ""
-        if there:
-            return there
-        raise
 
 
 def _filter(*predicates: dict[str, str]) -> str:
