@@ -17,6 +17,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
@@ -183,5 +184,8 @@ def _client() -> Iterator[MlflowClient]:
     try:
         yield MlflowClient(tracking_uri=address, registry_uri=address)
     except MlflowException as error:
-        reason = " ".join(str(error).split())[:200]
-        raise TrackingError(f"the MLflow server {address} failed or does not answer: {reason}") from error
+        if isinstance(error.__context__, requests.ConnectionError | requests.Timeout):
+            raise TrackingError(
+                f"the MLflow server {address} does not answer: is it up, and is MLFLOW_TRACKING_URI right?"
+            ) from error
+        raise TrackingError(f"the MLflow server {address} failed: {' '.join(str(error).split())[:200]}") from error

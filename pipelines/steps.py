@@ -107,14 +107,13 @@ def report(arguments: argparse.Namespace) -> None:
 def predict(arguments: argparse.Namespace) -> Result:
     if bool(arguments.text is not None) == bool(arguments.input) or bool(arguments.input) != bool(arguments.output):
         raise InputError("predict takes --text T, or --input CSV with --output CSV")
+    from components.batch.score import score_file
     from components.classifier.classifier import Classifier
 
-    classifier = Classifier.load(arguments.model)
+    settings, classifier = from_flags(arguments).batch, Classifier.load(arguments.model)
     if arguments.text is not None:
         return asdict(classifier.predict([arguments.text])[0])
-    from components.batch.score import score_file
-
-    return asdict(score_file(Path(arguments.input), Path(arguments.output), classifier, from_flags(arguments).batch))
+    return asdict(score_file(Path(arguments.input), Path(arguments.output), classifier, settings))
 
 
 def batch(arguments: argparse.Namespace) -> Result:

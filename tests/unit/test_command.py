@@ -38,6 +38,7 @@ def test_help_lists_the_commands() -> None:
         (("train", "--data", "x"), "the following arguments are required: --output"),
         (("nonsense",), "invalid choice: 'nonsense'"),
         (("train", "--config", "no.yaml", "--data", "x", "--output", "y"), "cannot read the settings file no.yaml"),
+        (("predict", "--config", "no.yaml", "--model", "x", "--text", "y"), "cannot read the settings file no.yaml"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_exit_2(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
