@@ -163,6 +163,13 @@ def enums(documents: list[Document]) -> Iterator[str]:
                 yield f"{document['kind']} {document['metadata']['name']}: {key}: {value}"
 
 
+def labelled(documents: list[Document]) -> Iterator[str]:
+    """All of it is found, and deleted, by one label."""
+    for document in documents:
+        if document["metadata"].get("labels", {}).get("app.kubernetes.io/part-of") != "everbert":
+            yield f"{document['kind']} {document['metadata']['name']}: is not labelled as a part of Everbert"
+
+
 def unversioned(documents: list[Document]) -> Iterator[str]:
     """Which version is served is the pipeline's to say, unless it is pinned: two who say it undo each other."""
     pinned = any(d["metadata"]["name"] == "everbert-model" for d in documents)
@@ -191,6 +198,6 @@ def secretless(documents: list[Document]) -> Iterator[str]:
 
 
 RULES: tuple[Rule, ...] = (
-    named_images, restricted, limited, probed, tokens, rights, scheduled, enums, networks, references, unversioned,
-    secretless,
+    named_images, restricted, limited, probed, tokens, rights, scheduled, enums, networks, references, labelled,
+    unversioned, secretless,
 )  # fmt: skip

@@ -111,6 +111,7 @@ PLANTED: list[tuple[Rule, Callable[[list[Document]], None]]] = [
                           **{"except": None})),
     (policy.references, put(lambda d: batch(d)["envFrom"][0]["configMapRef"], name="everbert-typo")),
     (policy.references, put(lambda d: named(d, "Service", "mlflow")["spec"], selector={"a": "typo"})),
+    (policy.labelled, put(lambda d: named(d, "NetworkPolicy", "everbert-to-object-store")["metadata"], labels=None)),
     (policy.unversioned, put(lambda d: served(d)["model"], storageUri="s3://everbert/models/sentiment/1")),
     (policy.secretless, put(lambda d: named(d, "ConfigMap", "everbert")["data"], **{"AWS_SECRET_ACCESS_KEY": "drawn"})),
     (policy.secretless, lambda d: d.append({"kind": "Secret", "metadata": {"name": "everbert-s3"}})),

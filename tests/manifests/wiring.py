@@ -30,12 +30,7 @@ def networks(documents: list[Document]) -> Iterator[str]:
     for name, policy in policies.items():
         if not any(_selects(policy["podSelector"], one) for one in [*labels, KFP_PODS]):
             yield f"NetworkPolicy {name}: is about no pod of this build"
-        for peer in (
-            p
-            for way in ("ingress", "egress")
-            for rule in policy.get(way, [])
-            for p in rule.get("to", []) + rule.get("from", [])
-        ):
+        for peer in _peers(policy):
             own = "podSelector" in peer and "namespaceSelector" not in peer
             if peer.get("ipBlock", {}).get("cidr") == "0.0.0.0/0" and not peer["ipBlock"].get("except"):
                 yield f"NetworkPolicy {name}: reaches the node's credentials"
