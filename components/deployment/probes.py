@@ -13,6 +13,7 @@ from components.classifier.answers import Expected
 from components.config import DeploymentSettings
 from components.errors import DeploymentError
 
+PROBE_HEADER = "x-everbert-probe"  # of every question: a server's payload log is of what others ask
 _LEAST_REQUESTS = 20  # in a server's own metrics, before they say anything
 _QUANTILE = 0.95
 _ONE_ANSWER = 10.0  # seconds
@@ -99,7 +100,7 @@ class Endpoint:
         return answer
 
     def _post(self, path: str, body: Any, timeout: float) -> Any:
-        answer = requests.post(f"{self.url}/{path}", json=body, timeout=timeout)
+        answer = requests.post(f"{self.url}/{path}", json=body, headers={PROBE_HEADER: "1"}, timeout=timeout)
         answer.raise_for_status()
         return answer.json()
 

@@ -18,8 +18,10 @@ import requests
 from server_process import Server, is_ready, megabytes, running, scrape, wait_until, write_model
 
 from components import payload
+from components.classifier.answers import Expected
 from components.classifier.classifier import PREDICTION_COLUMNS, Classifier
 from components.config import ServingSettings
+from components.deployment.probes import Endpoint
 from components.errors import SettingsError, StorageError
 from components.storage import ObjectStore
 from serving.client import predict_grpc, predict_v1, predict_v2
@@ -100,6 +102,17 @@ def test_texts_are_kept_only_if_asked_for_and_nothing_unless_a_bucket_is_named(
     assert not part.has_text
     assert table.column_names == ["id", "received", *PREDICTION_COLUMNS, "embedding", "logits"]
     assert not any(b"film" in (bucket.get(item.key) or (b"",))[0] for item in bucket.list())
+
+
+def test_the_probes_of_a_roll_out_are_not_kept(bucket: ObjectStore, small_model: Path, tmp_path: Path) -> None:
+    version = Classifier.load(small_model).version
+    with running(str(small_model), tmp_path / "log", settings_of(bucket)) as server:
+        endpoint = Endpoint(server.url, "sentiment", {version: Expected.of([], 1.0, "auto")})
+        assert endpoint.version() == version
+        assert endpoint.ask("fine", 10).version == version
+        assert endpoint.smoke(version, 10) == ""
+        assert ask(server, "fine", "mine").status_code == 200
+    assert [row["id"] for row in rows_of(bucket)] == ["mine"]
 
 
 def test_replicas_write_side_by_side_and_a_stop_writes_the_rest(
