@@ -1,7 +1,7 @@
 """Runs the pipeline on Kubeflow: compiled here, uploaded as a version once, run and followed there.
 
 Of one model, one run at a time. KFP cannot refuse a second one, so every run looks for others before it is created
-and again after: of two that were created at the same time the later gives way.
+and again after: of two that were created at the same time the later gives way, and is as if it had never been.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import Any
 
 from components import logs
 from components.config import ClusterSettings
-from components.errors import BusyError, ClusterUnavailableError
+from components.errors import BusyError, ClusterError, ClusterUnavailableError
 from pipelines.compilation import compile_pipeline, steps
 from pipelines.kfp_api import KfpApi, differs, endpoint, equals
 
@@ -22,6 +22,8 @@ EXPERIMENT, PIPELINE = "everbert", "continuous-training"
 _SUCCEEDED = "SUCCEEDED"
 _ENDED = (_SUCCEEDED, "FAILED", "CANCELED", "SKIPPED")
 _OUTAGE_SECONDS = 900.0
+_CLOCK_SECONDS = 1.0  # to which KFP tells when a run was created
+_NOT_FOUND = 404
 _FASTEST, _SLOWEST = 0.5, 15.0  # seconds between two looks at a run
 
 
@@ -79,19 +81,20 @@ class ClusterRuns:
             experiment_id=self._experiment, display_name=name, service_account=self.settings.service_account,
             pipeline_version_reference=self._version(), runtime_config={"parameters": arguments},
         )  # fmt: skip
-        others = self._under_way(model)
-        earlier = [other for other in others if _order(other) < _order(run)]
+        time.sleep(_CLOCK_SECONDS)  # now all of the same second are there, and agree on which of them is first
+        earlier = [other for other in self._under_way(model) if _order(other) < _order(run)]
         if earlier:
-            self._api.terminate(run.run_id)
+            self._api.delete(run.run_id)  # terminated, it would be found by its name, and count as submitted and failed
             self._refuse_second(earlier)
         return str(run.run_id)
 
     def under_way(self, run: str) -> bool:
-        return not self.progress(run).ended
+        found = self._kept(run)
+        return found is not None and not found.ended
 
     def failure(self, run: str) -> str:
-        found = self.progress(run).failure
-        return f"{found} (run {run})" if found else ""
+        found = self._kept(run)
+        return f"{found.failure} (run {run})" if found and found.failure else ""
 
     def page(self, run: str) -> str:
         """Where KFP's own pages show the run."""
@@ -101,6 +104,15 @@ class ClusterRuns:
         found = self._api.run(run)
         details = found.run_details.task_details if found.run_details else None
         return Progress(_state(found), _tasks(details or []), _error(found))
+
+    def _kept(self, run: str) -> Progress | None:
+        """None for a run that was deleted from KFP, of which nothing is known any more."""
+        try:
+            return self.progress(run)
+        except ClusterError as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise
 
     def follow(self, run: str, outage_seconds: float = _OUTAGE_SECONDS) -> Iterator[Progress]:
         """The run's progress each time it changes, until it has ended. A server that is away comes back in time, or

@@ -122,8 +122,9 @@ class KfpApi:
             if not page:
                 return
 
-    def terminate(self, run: str) -> None:
-        self._call(self._runs.run_service_terminate_run, run)
+    def delete(self, run: str) -> None:
+        """The run, its pods and what is known of it."""
+        self._call(self._runs.run_service_delete_run, run)
 
     def _call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         import kfp_server_api

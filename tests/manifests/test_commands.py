@@ -123,7 +123,7 @@ USES = {
     f"{PIPELINES} runs list": (KFP, "run_service_list_runs"),
     f"{PIPELINES} runs create": (KFP, "run_service_create_run"),
     f"{PIPELINES} runs get": (KFP, "run_service_get_run"),
-    f"{PIPELINES} runs terminate": (KFP, "run_service_terminate_run"),
+    f"{PIPELINES} runs delete": (KFP, "run_service_delete_run"),
 }
 # What KFP's launcher and Argo's executor do in every step (kubeflow/pipelines, the role of its executor plug-in).
 OF_KFP = {

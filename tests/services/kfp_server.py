@@ -86,7 +86,7 @@ class KfpServer:
             raise RefusedError(401, "Request header error: there is no valid token")
         if path == f"{API}healthz":
             return {"multi_user": self.multi_user}
-        refused = self.refuse or (self.refuse_posts if method == "POST" else 0)
+        refused = self.refuse or (self.refuse_posts if method in ("POST", "DELETE") else 0)
         if refused:
             raise RefusedError(refused, "refused: the user may not do that")
         with self.lock:
@@ -102,13 +102,13 @@ class KfpServer:
         stored = {"pipelines": self.pipelines, "experiments": self.experiments, "runs": self.runs}[kind]
         if not one:
             return self._create(kind, stored, body) if method == "POST" else _listed(kind, stored, query)
-        name, _, action = one.partition(":")
-        found = next((item for item in stored if item[f"{kind[:-1]}_id"] == name), None)
+        found = next((item for item in stored if item[f"{kind[:-1]}_id"] == one), None)
         if found is None:
-            raise RefusedError(404, f"{kind[:-1].title()} {name} not found")
-        if action == "terminate":
-            found["state"] = "CANCELING"
-        elif self.course:
+            raise RefusedError(404, f"{kind[:-1].title()} {one} not found")
+        if method == "DELETE":
+            stored.remove(found)
+            return {}
+        if self.course:
             found.update(self.course.pop(0))
         return found
 
@@ -217,7 +217,7 @@ def kfp_server() -> Iterator[KfpServer]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = _answer  # noqa: N815
+        do_GET = do_POST = do_DELETE = _answer  # noqa: N815
 
         def log_message(self, *arguments: Any) -> None:
             """Quiet."""

@@ -2,6 +2,7 @@
 
 import re
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,26 @@ def test_of_runs_that_are_created_at_the_same_time_one_stays(kfp: KfpServer, mon
 
     with ThreadPoolExecutor(4) as pool:
         started = list(pool.map(start, [ClusterRuns(kfp.url) for _ in range(4)]))
-    assert len(kfp.runs) == 4
-    (left,) = [run["run_id"] for run in kfp.runs if run["state"] == "PENDING"]
+    (left,) = [run["run_id"] for run in kfp.runs]
     assert sorted(started) == ["", "", "", left]
-    assert [run["state"] for run in kfp.runs].count("CANCELING") == 3
+
+
+def test_a_run_that_has_seen_nobody_stays_though_another_of_the_same_second_has_a_lower_id(
+    kfp: KfpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, ids = KfpApi.create_run, (uuid.UUID(int=number) for number in range(1000, 0, -1))
+    monkeypatch.setattr("kfp_server.uuid.uuid4", lambda: next(ids))
+    first = []
+
+    def create_after_another(api: KfpApi, **content: Any) -> Any:
+        monkeypatch.setattr(KfpApi, "create_run", create)
+        first.append(ClusterRuns(kfp.url).start("first", ARGUMENTS))  # from its first look to its last
+        return create(api, **content)
+
+    monkeypatch.setattr(KfpApi, "create_run", create_after_another)
+    with pytest.raises(BusyError, match="is under way"):
+        ClusterRuns(kfp.url).start("second", ARGUMENTS)
+    assert [run["run_id"] for run in kfp.runs] == first
 
 
 def test_progress_names_the_steps_and_not_the_nodes_around_them(kfp: KfpServer) -> None:
@@ -144,9 +161,14 @@ def test_a_server_that_restarts_is_waited_for(kfp: KfpServer) -> None:
         list(runs.follow(run, outage_seconds=1))
 
 
-def test_a_run_that_was_deleted_is_one_line(kfp: KfpServer) -> None:
+def test_a_run_that_was_deleted_is_one_line_to_follow_and_holds_no_check_up(kfp: KfpServer) -> None:
+    runs = ClusterRuns(kfp.url)
     with pytest.raises(ClusterError, match=r"failed \(404\): Run gone not found"):
-        list(ClusterRuns(kfp.url).follow("gone"))
+        list(runs.follow("gone"))
+    assert (runs.under_way("gone"), runs.failure("gone")) == (False, "")
+    kfp.refuse = 503
+    with pytest.raises(ClusterUnavailableError):
+        runs.under_way("gone")
 
 
 def test_a_token_comes_from_the_environment_or_from_the_projected_file(

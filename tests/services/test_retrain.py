@@ -16,7 +16,7 @@ from components.errors import ClusterError, StepError, StorageError
 from components.storage import ObjectStore
 from pipelines import retrain
 from pipelines.cluster_runner import ClusterRuns
-from pipelines.kfp_api import endpoint
+from pipelines.kfp_api import KfpApi, endpoint
 from pipelines.retrain import run_name, submit
 
 pytestmark = pytest.mark.slow
@@ -124,6 +124,25 @@ def test_a_retrain_waits_for_a_run_that_was_started_by_hand(store: ObjectStore, 
     assert [run["run_id"] for run in kfp.runs] == [by_hand]
     kfp.runs[0]["state"] = "SUCCEEDED"
     retrain.resume(store, "sentiment", [DECIDED], runs, NOON, 24)
+    assert claim_of(store)["run"] == kfp.runs[1]["run_id"]
+
+
+def test_a_retrain_whose_run_gave_way_is_submitted_later(
+    store: ObjectStore, kfp: KfpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, create = ClusterRuns(kfp.url), KfpApi.create_run
+
+    def create_after_another(api: KfpApi, **content: Any) -> Any:
+        monkeypatch.setattr(KfpApi, "create_run", create)
+        runs.start("by hand", ARGUMENTS)
+        return create(api, **content)
+
+    monkeypatch.setattr(KfpApi, "create_run", create_after_another)
+    assert submit(store, "sentiment", DECIDED, runs) == ""
+    (by_hand,) = kfp.runs
+    by_hand["state"] = "SUCCEEDED"
+    retrain.resume(store, "sentiment", [DECIDED], runs, NOON, 24)
+    assert [run["display_name"] for run in kfp.runs] == ["by hand", run_name(DECIDED)]
     assert claim_of(store)["run"] == kfp.runs[1]["run_id"]
 
 
