@@ -1,6 +1,7 @@
 """One setting: the field that declares it, and how what a file or a flag says becomes its value."""
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ def _convert(name: str, hint: Any, f: dataclasses.Field, value: Any) -> Any:
     wanted = f"a list of {names[item]}" if several else names[item]
     try:
         if several:
-            parts = value.split(",") if isinstance(value, str) else list(value)
+            parts = list(value) if not isinstance(value, str) else value.split(",") if value else []
             converted: Any = tuple(item(str(part).strip()) for part in parts)
         elif hint is int:
             converted = int(value)
@@ -74,11 +75,11 @@ def _convert(name: str, hint: Any, f: dataclasses.Field, value: Any) -> Any:
                 raise ValueError(value)
         elif hint is float:
             converted = float(value)
-            if isinstance(value, bool) or converted != converted:
+            if isinstance(value, bool) or not math.isfinite(converted):
                 raise ValueError(value)
         else:
             converted = str(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:  # the last for infinity as a whole number
         raise SettingsError(f"{name} must be {wanted}, not {value!r}") from error
     low, high, choices = (f.metadata[key] for key in ("minimum", "maximum", "choices"))
     each = converted if several else (converted,)

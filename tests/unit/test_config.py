@@ -30,6 +30,10 @@ def test_a_setting_of_two_sections_is_one_flag() -> None:
     assert (settings.data.seed, settings.training.seed) == (99, 99)
 
 
+def test_an_empty_list_overrides_one_that_is_not() -> None:
+    assert config.load(None, {"cluster": {"tolerations": ""}}).cluster.tolerations == ()
+
+
 def test_overrides_round_trip() -> None:
     settings = parse("--labels", "bad,fine,good", "--epochs", "1")
     assert config.load(None, config.as_overrides(settings)) == settings
@@ -43,6 +47,8 @@ def test_overrides_round_trip() -> None:
         ({"training": {"epochs": "two"}}, "training.epochs must be a whole number, not 'two'"),
         ({"training": {"epochs": 0}}, "training.epochs must be from 1 to 100, not 0"),
         ({"training": {"learning_rate": float("nan")}}, "training.learning_rate must be a number"),
+        ({"training": {"epochs": float("inf")}}, "training.epochs must be a whole number, not inf"),
+        ({"deployment": {"ready_seconds": float("inf")}}, "deployment.ready_seconds must be a number, not inf"),
         ({"training": 3}, "section 'training' must hold settings"),
     ],
 )
