@@ -129,17 +129,20 @@ def _judge(
     measure: Measure,
     settings: Settings,
 ) -> tuple[Judged | None, list[StreamText | None]]:
-    """Size and harm of the change, and the texts of the rows; nothing if the rows were removed meanwhile."""
-    if not windows:
+    """Size and harm of the change, and the texts of the rows; of those windows whose rows are still there."""
+    there = [parts for parts in windows if kept.has(parts)]
+    if len(there) < len(windows):
+        logs.warning("not_judged", reason=f"the rows of {len(windows) - len(there)} of {len(windows)} windows are gone")
+    if not there:
         return None, []
     texts: list[StreamText | None] = []
 
     def labels_of(rows: Rows) -> NDArray[np.int64]:
-        texts.extend(texts_at(store, [part for parts in windows for part in parts], rows.where))
+        texts.extend(texts_at(store, [part for parts in there for part in parts], rows.where))
         return measured_labels(texts, known)
 
     try:
-        return judge(kept, windows, labels_of, measure, settings.drift), texts
+        return judge(kept, there, labels_of, measure, settings.drift), texts
     except DataError as error:
         logs.warning("not_judged", reason=str(error))
         return None, []

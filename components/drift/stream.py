@@ -181,11 +181,19 @@ class KeptRows:
             [(part.key, part.etag, int(number)) for part, kept in found for number in kept.rows],
         )
 
+    def has(self, parts: Iterable[Part]) -> bool:
+        """Whether the rows of all parts are still there: servers, and lifecycle rules, delete the oldest."""
+        return all(self._store.head(key) for key in {self._key(part) for part in parts})
+
+    def _key(self, part: Part) -> str:
+        if request_rows.is_series(part.key):
+            return part.key + part.etag
+        return kept_key(self._version, part.key, part.etag)
+
     def _part(self, part: Part) -> Kept:
-        of_requests = request_rows.is_series(part.key)
-        key = part.key + part.etag if of_requests else kept_key(self._version, part.key, part.etag)
+        key = self._key(part)
         if self._last is None or self._last[0] != key:
-            kept = (request_rows.kept if of_requests else sample.load)(self._store, key)
+            kept = (request_rows.kept if request_rows.is_series(part.key) else sample.load)(self._store, key)
             if kept is None:
                 raise DataError(f"{self._store.uri(key)} is gone; its windows cannot be measured again")
             self._last = key, kept

@@ -143,6 +143,25 @@ def test_only_the_served_version_counts_and_parts_that_go_are_not_counted_again(
     assert (gone.windows, gone.seen.rows_waiting) == (0, 0)
 
 
+def test_what_is_left_is_judged_when_the_oldest_requests_are_gone(
+    stream: ObjectStore, samples: Samples, tmp_path: Path
+) -> None:
+    for rows in (samples.tweets[:120], samples.tweets[120:240]):
+        with served(stream, tmp_path, "text") as server:
+            ask(server, rows)
+    waits = check(stream, "sentiment", SETTINGS, None, at=NOON)
+    assert waits.verdict.verdict == "wait"
+    oldest = min((part for part, _ in payload.parts(stream)), key=lambda part: part.written)
+    stream.delete(oldest.key)  # as a server does after payload_days, while labels are waited for
+    label(stream, samples)
+    fires = check(stream, "sentiment", SETTINGS, None, at=NOON)
+    assert fires.verdict.verdict == "retrain"
+    assert 60 < fires.seen.labelled_rows <= 120
+    assert fires.seen.harm is not None
+    record = replay(stream.uri(fires.record))
+    assert record["same"], record["said"]
+
+
 def test_checks_that_overlap_count_requests_once(stream: ObjectStore, samples: Samples, tmp_path: Path) -> None:
     with served(stream, tmp_path) as server:
         ask(server, samples.movies[:130])
