@@ -45,7 +45,7 @@ class Moving:
                 self.api.apply(fields.new_service(names, self.settings.mode))
                 self.holder, self._observed_before = names, None
                 return
-            self._require_ours(live)
+            self._require_ours(live, names)
             try:
                 self.api.apply(wanted(live), live["metadata"]["resourceVersion"])
             except ConflictError:  # its status has moved on: look again
@@ -95,8 +95,10 @@ class Moving:
                 )
             time.sleep(_POLL_SECONDS)
 
-    def _require_ours(self, live: Object) -> None:
-        if self.holder is not None and fields.share_of(live, self.holder) is None:
+    def _require_ours(self, live: Object, *names: Pointer) -> None:
+        """That it names our last change's version, or one of `names`: of a change whose answer was lost, say."""
+        ours = (self.holder, *names) if self.holder else ()
+        if ours and all(fields.share_of(live, version) is None for version in ours):
             raise ConflictError(f"another deployment took the InferenceService {self.api} over")
 
     def _version(self) -> Any:

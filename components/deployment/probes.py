@@ -162,34 +162,35 @@ class Watch:
 
 
 def watch(endpoints: list[Endpoint], version: str, settings: DeploymentSettings) -> Watch:
-    """Ask the endpoints in turn for `watch_seconds`, one request each `probe_seconds`."""
-    seen = Watch()
+    """Ask the endpoints in turn for `watch_seconds`, one request each `probe_seconds`; not for as long if so many went
+    wrong that `refuse_bad` raises whatever else comes."""
+    seen, wrong = Watch(), 0
     questions = [answer.text for answer in endpoints[0].versions[version].answers]
     pairs = itertools.cycle([(endpoint, text) for text in questions for endpoint in endpoints])
+    least, in_time = len(questions) * len(endpoints), settings.watch_seconds / settings.probe_seconds + 2
     deadline = time.monotonic() + settings.watch_seconds
     for endpoint, text in pairs:
         started = time.monotonic()
         seen.replies.append(endpoint.ask(text, _timeout(settings)))
-        if time.monotonic() >= deadline and len(seen.replies) >= len(questions) * len(endpoints):
+        wrong += bool(seen.replies[-1].wrong)
+        over = time.monotonic() >= deadline and len(seen.replies) >= least
+        if over or wrong > settings.error_rate * max(least, in_time):
             break
         time.sleep(max(0.0, min(settings.probe_seconds - (time.monotonic() - started), deadline - time.monotonic())))
     return seen
 
 
 def prove(endpoint: Endpoint, version: str, settings: DeploymentSettings) -> int:
-    """Every reference text is answered by `version` as transformers answers it; how many there were.
+    """Every reference text is answered by `version`, the endpoint's only one, as transformers answers it; how many.
 
     Raises DeploymentError.
     """
-    wrong = endpoint.smoke(version, _timeout(settings))
-    for answer in endpoint.versions[version].answers:
-        reply = endpoint.ask(answer.text, _timeout(settings))
-        wrong = wrong or reply.wrong
-        if not wrong and reply.version != version:
-            wrong = f"model version {reply.version} answers, not {version}"
+    timeout, answers = _timeout(settings), endpoint.versions[version].answers
+    replies = (endpoint.ask(answer.text, timeout).wrong for answer in answers)
+    wrong = endpoint.smoke(version, timeout) or next(filter(None, replies), "")  # no more is asked after the first
     if wrong:
         raise DeploymentError(f"{endpoint.url} does not answer as the model must: {wrong}")
-    return len(endpoint.versions[version].answers)
+    return len(answers)
 
 
 def _timeout(settings: DeploymentSettings) -> float:

@@ -41,6 +41,8 @@ class KubernetesServer:
     asked: dict[str, int] = field(default_factory=dict)
     """Host -> requests for predictions that came in."""
     before_apply: Callable[[Object], None] = lambda applied: None
+    loses: Callable[[Object], bool] = lambda applied: False
+    """Whether what is applied is answered by 504 all the same."""
     version: int = 100
     changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -188,7 +190,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if verb == "patch":
             assert self.headers["Content-Type"] == "application/apply-patch+yaml"
-            self._say(*self.kept.apply(name, query["fieldManager"], body))
+            answer = self.kept.apply(name, query["fieldManager"], body)
+            lost = (504, _status(504, "Timeout", "try again"))
+            self._say(*(lost if self.kept.loses(body) else answer))
         elif name in self.kept.objects:
             self._say(200, self.kept.objects[name])
         else:

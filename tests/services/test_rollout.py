@@ -19,6 +19,7 @@ from components.deployment import inference_service as fields
 from components.deployment import rollout
 from components.deployment.kubernetes_api import OneInferenceService
 from components.deployment.pointer import Pointer
+from components.deployment.probes import Endpoint, watch
 from components.errors import ClusterError, ConflictError, DeploymentError, InputError
 from components.storage import ObjectStore
 
@@ -273,6 +274,43 @@ def test_a_version_that_fails_later_is_taken_back(
         rollout.roll_out(bucket, WHERE, second, replace(settings, watch_seconds=1.5, error_rate=0.02))
     assert served(cluster) == (first.uri, 100)
     assert [step["percent"] for step in records(bucket)[1]["steps"]] == [0, 10, 50, 100]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_change_whose_answer_is_lost_is_not_taken_for_somebody_elses(
+    cluster: KubernetesServer, bucket: ObjectStore, first: Pointer, second: Pointer, mode: str
+) -> None:
+    settings = replace(SETTINGS, mode=mode)
+    rollout.roll_out(bucket, WHERE, first, settings)
+    cluster.models[second.uri].wrong = True
+    ways_back: list[Any] = []
+
+    def is_first_way_back(applied: dict[str, Any]) -> bool:
+        predictor = applied["spec"]["predictor"]
+        alone = "canary" not in applied["spec"] and "canaryTrafficPercent" not in predictor
+        ways_back.extend([applied] if alone and predictor["model"]["storageUri"] == first.uri else [])
+        return ways_back == [applied]
+
+    cluster.loses = is_first_way_back
+    with pytest.raises(DeploymentError, match="version 1 has all of the traffic again"):
+        rollout.roll_out(bucket, WHERE, second, settings)
+    assert len(ways_back) > 1
+    assert served(cluster) == (first.uri, 100)
+
+
+def test_a_step_that_cannot_pass_any_more_is_not_watched_to_its_end(
+    cluster: KubernetesServer, bucket: ObjectStore, first: Pointer
+) -> None:
+    rollout.roll_out(bucket, WHERE, first, SETTINGS)
+    cluster.models[first.uri].fails_every = 3
+    url, answers = fields.address_of(cluster.objects["sentiment"]), rollout.expected_answers(first)
+    settings = replace(SETTINGS, watch_seconds=60, error_rate=0.005)
+    started = time.monotonic()
+    seen = watch([Endpoint(url, "sentiment", {first.model_version: answers})], first.model_version, settings)
+    assert time.monotonic() - started < 30
+    assert seen.summary(first.model_version)["wrong"] == 16  # of at most 3002 in the time, 15 may be
+    with pytest.raises(DeploymentError, match=r"16 of 4\d probes went wrong"):
+        seen.refuse_bad(first.model_version, settings)
 
 
 def test_a_first_version_that_is_not_good_has_nothing_to_go_back_to(
