@@ -58,16 +58,23 @@ def rollback(
     pointer.write(store, target, etag)
     tracking.set_alias(name, tracking.CHAMPION, target.version)
     tracking.set_tag(name, current.version, REASON, reason)
-    if server_url:
-        wait_until_served(server_url, target, timeout)
-    if inference_service:
-        _on_cluster(store, inference_service, target, settings or DeploymentSettings())
+    try:
+        if server_url:
+            wait_until_served(server_url, target, timeout)
+        if inference_service:
+            _on_cluster(store, inference_service, target, settings or DeploymentSettings())
+    finally:  # it is champion whether it is served yet or not, and the ledger goes by the record
+        made = _recorded(store, current, target, reason, started)
+    return made
+
+
+def _recorded(store: ObjectStore, current: Pointer, target: Pointer, reason: str, started: datetime) -> Rollback:
     seconds = (datetime.now(UTC) - started).total_seconds()
     key = f"decisions/rollback-{current.model_version}-{started:%Y%m%dT%H%M%SZ}.json"
-    made = Rollback(name, current.version, target.version, target.model_version, reason, seconds, key)
+    made = Rollback(current.name, current.version, target.version, target.model_version, reason, seconds, key)
     record = {"kind": "rollback", "at": started.isoformat(), "from": asdict(current), "to": asdict(target)}
     store.put(key, json.dumps(record | asdict(made), indent=2).encode())
-    logs.event("rolled_back", model=name, **{key: value for key, value in asdict(made).items() if key != "name"})
+    logs.event("rolled_back", model=made.name, **{key: value for key, value in asdict(made).items() if key != "name"})
     return made
 
 

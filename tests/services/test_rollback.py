@@ -58,3 +58,18 @@ def test_the_previous_champion_is_back_with_its_alias_and_the_record_says_why(
     assert record["from"]["model_version"] == second.digest
     with pytest.raises(DeploymentError, match="to roll back to"):
         rollback(bucket, name, reason="twice")
+
+
+def test_a_rollback_that_no_server_answers_is_on_record_too(
+    mlflow_server: str, bucket: ObjectStore, tiny_model: Path, other_model: Path
+) -> None:
+    """The previous champion is champion again all the same, and what the other one gained is lost."""
+    name = bucket.bucket
+    for model in (tiny_model, other_model):
+        deploy(bucket, register(model, name, data_set="d", evaluation={}, decision={}))
+    with pytest.raises(DeploymentError, match="did not answer with version 1"):
+        rollback(bucket, name, reason="worse", server_url="http://127.0.0.1:1", timeout=0)
+    (record,) = bucket.list(f"decisions/rollback-{describe(other_model).model_version}-")
+    stored = bucket.get(record.key)
+    assert stored is not None
+    assert json.loads(stored[0])["reason"] == "worse"
