@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import yaml
 from kubernetes import client, config, watch
 from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
@@ -174,7 +175,7 @@ def _connected() -> client.ApiClient:
             config.load_incluster_config(client_configuration=settings)
         else:
             config.load_kube_config(client_configuration=settings)
-    except (config.ConfigException, OSError, ValueError) as error:
+    except (config.ConfigException, OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise ClusterError(
             f"no Kubernetes cluster: not in a pod with a service account, and no kubeconfig ({_one_line(error)}); set "
             "KUBECONFIG"

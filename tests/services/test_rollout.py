@@ -364,5 +364,9 @@ def test_a_name_or_a_cluster_that_is_not_one_is_one_line(monkeypatch: pytest.Mon
             OneInferenceService(wrong)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
-    with pytest.raises(ClusterError, match="set KUBECONFIG"):
-        OneInferenceService(WHERE)
+    for content in (None, "a: [b", "[1]", "a: b"):
+        if content:
+            (tmp_path / "none").write_text(content)
+        with pytest.raises(ClusterError, match="set KUBECONFIG") as caught:
+            OneInferenceService(WHERE)
+        assert "\n" not in str(caught.value)
