@@ -10,11 +10,11 @@ from typing import Any
 
 from components.errors import StepError
 from components.progress import progress, share_terminal
+from pipelines.compilation import steps
 
 _STARTED = re.compile(r"Executing task (?:\x1b\[\d+m)?'([\w-]+)")  # KFP colours the name
 _ENDED = re.compile(r"Task (?:\x1b\[\d+m)?'([\w-]+).* finished with status (?:\x1b\[\d+m)?(\w+)")
 _SAID = re.compile(r"^\s*components\.errors\.\w+: (.+)$")
-_STEPS = 7
 
 
 @dataclass
@@ -48,7 +48,7 @@ def run_local(arguments: dict[str, Any], root: Path) -> LocalRun:
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
     with (
         open(run.log, "w", encoding="utf-8") as log,
-        progress(description="pipeline", total=_STEPS, unit="step") as bar,
+        progress(description="pipeline", total=len(steps()), unit="step") as bar,
     ):
         watcher = _StepWatcher(run, log, bar)
         try:
