@@ -25,7 +25,6 @@ from components.payload import PayloadRow
 from components.storage import ObjectStore, split_uri
 from serving import metrics
 
-_SEED = 13
 _ROW_BYTES = 2000  # of a row's Python objects, and its id of at most 128 characters
 _CLOSE_SECONDS = 10  # for the last part, of the 30 that Kubernetes gives by default
 _SWEEP_SECONDS = 3600
@@ -41,7 +40,8 @@ class PayloadLog(threading.Thread):
         """Raises SettingsError if no text of the largest size would fit."""
         super().__init__(name="payload log", daemon=True)
         self._store, self._settings = store, settings
-        self._writer = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+        token = secrets.token_hex(4)
+        self._writer = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{token}"
         self._keep_text = settings.payload_content == "text"
         self._most_text = 4 * settings.maximum_characters + 100 if self._keep_text else 0
         self._room, self._part_bytes = settings.payload_megabytes << 19, settings.payload_megabytes << 17
@@ -49,7 +49,7 @@ class PayloadLog(threading.Thread):
             needed = -(-self._most_text >> 17)
             raise SettingsError(f"serving.payload_megabytes must be at least {needed} for texts of "
                                 f"{settings.maximum_characters} characters (serving.maximum_characters)")  # fmt: skip
-        self._random = np.random.default_rng(_SEED)
+        self._random = np.random.default_rng(int(token, 16))  # else no server would take its 1st, or its 2nd, request
         self._changed = threading.Condition()
         self._rows: list[PayloadRow] = []
         self._waiting_bytes = self._held_bytes = 0  # of `_rows`; and of those that are being written too

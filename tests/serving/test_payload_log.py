@@ -1,6 +1,7 @@
 """The payload log on the real server and a real object store: what it holds, what it drops, and that nobody notices."""
 
 import json
+import secrets
 import signal
 import socket
 import time
@@ -212,11 +213,15 @@ def offer(log: PayloadLog, classifier: Classifier, texts: list[str], request_id:
     log.offer(request_id, time.time(), texts, scores, classifier.predictions(scores))
 
 
-def test_what_is_drawn_depends_on_the_share_alone(bucket: ObjectStore, small_model: Path) -> None:
+def test_what_is_drawn_depends_on_the_share_and_the_process_alone(
+    bucket: ObjectStore, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     classifier = Classifier.load(small_model)
     settings = ServingSettings(payload_bucket=f"s3://{bucket.bucket}", payload_share=0.3)
     drawn = []
-    for texts in (["short"] * 200, [f"a longer text, number {i}, that is another one each time" for i in range(200)]):
+    long = [f"a longer text, number {i}, that is another one each time" for i in range(200)]
+    for texts, token in ((["short"] * 200, "0000000d"), (long, "0000000d"), (long, "0000000e")):
+        monkeypatch.setattr(secrets, "token_hex", lambda _, token=token: token)
         log = PayloadLog.started(settings)
         assert log is not None
         for _ in range(5):
@@ -225,8 +230,8 @@ def test_what_is_drawn_depends_on_the_share_alone(bucket: ObjectStore, small_mod
         drawn.append([row["id"] for row in rows_of(bucket)])
         for item in list(bucket.list()):
             bucket.delete(item.key)
-    assert drawn[0] == drawn[1]
-    assert 240 <= len(drawn[0]) <= 360  # 300, and four standard deviations of 14.5
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert all(240 <= len(ids) <= 360 for ids in drawn)  # 300, and four standard deviations of 14.5
 
 
 def test_the_rows_of_a_new_champion_are_a_series_of_its_own(
