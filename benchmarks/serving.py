@@ -33,7 +33,7 @@ from intervals import table
 from load import Answers, Client
 
 from components.storage import ObjectStore
-from pipelines.local_services import object_store
+from pipelines.local_services import free_port, object_store
 
 CLIENTS = (1, 8, 32)
 LENGTHS = (20, 128)
@@ -214,14 +214,14 @@ def _both(model: Path, options: argparse.Namespace) -> Iterator[dict[str, Served
 
 
 def _everbert(model: Path, options: argparse.Namespace, *more: str) -> "contextlib.AbstractContextManager[Served]":
-    port = _free_port()
+    port = free_port()
     command = [str(Path(sys.executable).with_name("everbert")), "serve", "--model", str(model), "--name", NAME]
-    flags = [f"--http-port={port}", f"--grpc-port={_free_port()}", f"--threads={options.threads}"]
+    flags = [f"--http-port={port}", f"--grpc-port={free_port()}", f"--threads={options.threads}"]
     return _running([*command, *flags, *more], port, options.work / f"everbert{len(more)}.log")
 
 
 def _plain(model: Path, options: argparse.Namespace) -> "contextlib.AbstractContextManager[Served]":
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, __file__, f"--model={model}", f"--plain={port}", f"--threads={options.threads}"]
     return _running(command, port, options.work / "plain.log")
 
@@ -244,12 +244,6 @@ def _running(command: list[str], port: int, log: Path) -> Iterator[Served]:
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from command_process import assert_refused, everbert
 
 from components.classifier.model_folder import DESCRIPTION, REFERENCE
 from components.storage import ObjectStore
+from pipelines.local_services import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -165,12 +166,6 @@ def test_a_port_that_is_taken(tiny_model: Path, kind: str) -> None:
         ports = {"http": free_port(), "grpc": free_port()} | {kind: port}
         flags = [word for name, number in ports.items() for word in (f"--{name}-port", str(number))]
         assert_refused(everbert("serve", "--model", tiny_model, *flags), f"port {port}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import requests
 from containers import Engine, mounted, only_when_asked, wait_until
-from server_process import free_port, write_model
+from server_process import write_model
 
 from components import images as names
 from components.classifier.classifier import Classifier
+from pipelines.local_services import free_port
 from serving.client import predict_grpc, predict_v1, predict_v2
 
 only_when_asked()

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import requests
 from containers import LOCKED_RUNNER, SERVICES, Engine, mounted, only_when_asked, wait_until, with_services
-from server_process import free_port
 
 from components import images as names
 from components import tracking
@@ -21,6 +20,7 @@ from components.accounting import outcomes
 from components.classifier.model_folder import describe
 from components.deployment import pointer
 from components.storage import ObjectStore, local_folder
+from pipelines.local_services import free_port
 from serving.client import predict_v2
 
 only_when_asked()

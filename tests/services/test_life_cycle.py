@@ -180,7 +180,7 @@ def test_services_that_are_down_or_refuse_are_named(
         ObjectStore(bucket.bucket)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
-    with pytest.raises(TrackingError, match="MLflow server .* does not answer: is it up"):
+    with pytest.raises(TrackingError, match=r"MLflow server .* does not answer: is it up"):
         tracking.champion("m")
 
 

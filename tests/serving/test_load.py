@@ -15,7 +15,17 @@ from typing import Any
 import grpc
 import pytest
 import requests
-from server_process import Server, free_port, running, scrape, since, start, wait_until, write_model
+from server_process import (
+    Server,
+    in_flight,
+    running,
+    scrape,
+    settled,
+    since,
+    start,
+    wait_until,
+    write_model,
+)
 
 import serving.kserve_import  # noqa: F401  kserve reads sys.argv when it is imported
 
@@ -23,6 +33,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb  # isort: skip
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub  # isort: skip
 
 from components.classifier.classifier import Classifier
+from pipelines.local_services import free_port
 from serving.client import predict_grpc, predict_v1, predict_v2
 
 pytestmark = pytest.mark.slow
@@ -68,7 +79,7 @@ def test_too_many_requests_are_refused_and_the_rest_answered(server: Server, slo
         assert "try again in" in answer.json()["error"]
     expected = Classifier.load(slow_model).predict([LONG])[0]
     assert {a.json()["predictions"][0]["predicted_label"] for a in answered} == {expected.predicted_label}
-    assert since(before, scrape(server), 'everbert_requests_total{protocol="v1",status="429"}') == len(refused)
+    assert since(before, settled(server), 'everbert_requests_total{protocol="v1",status="429"}') == len(refused)
     assert post(server, ["good"]).status_code == 200
 
 
@@ -155,14 +166,10 @@ def test_what_the_client_gave_up_is_not_computed(
     abandon(server, texts)
     wait_until(lambda: f"everbert_requests_total{{{status}}}" in scrape(server), 10)
     assert len(predict_v1(server.url, "sentiment", ["good"])) == 1
-    found = scrape(server)
+    found = settled(server)
     assert 0 < since(before, found, "everbert_batch_tokens_sum") < whole / 2
     assert since(before, found, "everbert_texts_total") == 1
     assert found["everbert_waiting_tokens"] == 0
-
-
-def in_flight(server: Server) -> float:
-    return sum(value for name, value in scrape(server).items() if name.startswith("everbert_requests_in_flight"))
 
 
 def test_sigterm_answers_what_is_in_flight(slow_model: Path, tmp_path: Path) -> None:

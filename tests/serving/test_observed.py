@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 import requests
-from server_process import Server, running, scrape, since
+from server_process import Server, running, scrape, settled, since
 
 import serving.kserve_import  # noqa: F401  kserve reads sys.argv when it is imported
 
@@ -55,7 +55,8 @@ def ask_grpc(server: Server, metadata: Any = (), **fields: Any) -> tuple[pb.Mode
 
 
 def request_lines(server: Server) -> list[dict[str, Any]]:
-    """Those written so far."""
+    """Those written once every request has ended."""
+    settled(server)
     return [line for line in map(json.loads, server.log.read_text().splitlines()) if line["event"] == "request"]
 
 
@@ -71,7 +72,7 @@ def test_metrics_after_requests_over_all_protocols(server: Server, small_model: 
     assert requests.post(f"{server.url}/v2/models/other/infer", json={"inputs": []}, timeout=10).status_code == 404
     with pytest.raises(Exception, match="INVALID_ARGUMENT"):
         predict_grpc(server.address, "sentiment", [])
-    after = scrape(server)
+    after = settled(server)
     found = {name: since(before, after, name) for name in after}
     statuses = {name: value for name, value in found.items() if name.startswith("everbert_requests_total") and value}
     assert statuses == {

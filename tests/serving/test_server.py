@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 import requests
-from server_process import Server, free_port, running, start
+from server_process import Server, running, start
 
 import serving.kserve_import  # noqa: F401  kserve reads sys.argv when it is imported
 
@@ -21,6 +21,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 
 from components.classifier.classifier import PREDICTION_COLUMNS, Classifier, Prediction
 from components.errors import DeploymentError
+from pipelines.local_services import free_port
 from serving.client import predict_grpc, predict_v1, predict_v2
 
 pytestmark = pytest.mark.slow
