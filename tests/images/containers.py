@@ -61,6 +61,15 @@ class Engine:
         finally:
             self("rm", "--force", container)
 
+    def wait_until(self, condition: Callable[[], bool], seconds: float, container: str) -> None:
+        """AssertionError with what the container logged if the condition does not come true, or the container ends."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            state = self.inspect(container)["State"]
+            waits = state["Running"] and time.monotonic() < deadline
+            assert waits, f"not so within {seconds} s: {state}: {self.log(container)}"
+            time.sleep(0.5)
+
     def log(self, container: str) -> str:
         done = self.attempt("logs", container)
         return done.stdout + done.stderr
@@ -70,14 +79,6 @@ def with_services() -> tuple[str, ...]:
     """Options by which a container reaches the services of the tests, as their fixtures set the environment."""
     names = [name for name in (*SERVICES, "MLFLOW_TRACKING_URI") if name in os.environ]
     return ("--network=host", *(f"--env={name}" for name in names))
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, said: Callable[[], str]) -> None:
-    """AssertionError with what `said` says if the condition does not come true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not so after {seconds} s: {said()}"
-        time.sleep(0.5)
 
 
 def mounted(folder: Path) -> str:

@@ -63,6 +63,8 @@ def private_engine(docker: str, folder: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(60)
+        for namespace in (folder / "exec/netns").glob("*"):  # that of --network=host stays mounted
+            subprocess.run(["umount", namespace], capture_output=True)
         shutil.rmtree(folder)
 
 

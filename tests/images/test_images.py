@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from containers import Engine, mounted, only_when_asked, wait_until
+from containers import Engine, mounted, only_when_asked
 from server_process import write_model
 
 from components import images as names
@@ -100,7 +100,7 @@ def test_the_server_answers_by_every_protocol(images: Engine, model: Path) -> No
     expected = Classifier.load(model).predict(TEXTS)
     assert len({p.predicted_label for p in expected}) == 2, "both labels must occur for the comparison to mean much"
     with images.running(names.SERVING, *command, options=options) as container:
-        wait_until(lambda: ready(url), READY_SECONDS, lambda: images.log(container))
+        images.wait_until(lambda: ready(url), READY_SECONDS, container)
         for found in (
             predict_v1(url, "sentiment", TEXTS),
             predict_v2(url, "sentiment", TEXTS),
@@ -127,11 +127,11 @@ def test_the_health_check_tells_a_server_that_is_ready(images: Engine, model: Pa
     quick = ("--network=none", "--health-interval=3s", "--health-start-period=5s")
     with images.running(names.SERVING, options=(*quick, mounted(model))) as container:
         healthy = lambda: images.inspect(container)["State"]["Health"]["Status"] == "healthy"  # noqa: E731
-        wait_until(healthy, READY_SECONDS, lambda: images.log(container))
+        images.wait_until(healthy, READY_SECONDS, container)
     idle = (*quick, "--health-retries=1", "--entrypoint=sleep")
     with images.running(names.SERVING, "600", options=idle) as container:
         unhealthy = lambda: images.inspect(container)["State"]["Health"]["Status"] == "unhealthy"  # noqa: E731
-        wait_until(unhealthy, READY_SECONDS, lambda: str(images.inspect(container)["State"]))
+        images.wait_until(unhealthy, READY_SECONDS, container)
 
 
 def test_a_step_that_an_image_lacks_the_packages_for_says_so(images: Engine) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import requests
 import yaml
-from containers import Engine, only_when_asked, wait_until
+from containers import Engine, only_when_asked
 from mlflow import MlflowClient
 
 from components import images as names
@@ -113,6 +114,14 @@ def answers(url: str) -> bool:
 @pytest.mark.parametrize("url", [f"http://127.0.0.1:{STORE}/healthz", f"http://127.0.0.1:{MLFLOW}/health"])
 def test_both_deployments_answer_their_probes(played: Podman, url: str) -> None:
     wait_until(lambda: answers(url), 300, lambda: logs(played))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, said: Callable[[], str]) -> None:
+    """AssertionError with what `said` says if the condition does not come true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not so after {seconds} s: {said()}"
+        time.sleep(0.5)
 
 
 def logs(podman: Podman) -> str:

