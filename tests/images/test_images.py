@@ -112,7 +112,7 @@ def test_the_server_answers_by_every_protocol(images: Engine, model: Path) -> No
         assert "everbert_" in requests.get(f"{url}/metrics", timeout=30).text
         images("stop", "--time=60", container)
         assert images.inspect(container)["State"]["ExitCode"] == 0
-        lines = [json.loads(line) for line in images.log(container).splitlines()]
+        lines = [json.loads(line) for line in images.attempt("logs", container).stderr.splitlines()]
     assert {"serving", "stopped"} <= {line["event"] for line in lines}
 
 

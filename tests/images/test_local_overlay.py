@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -30,6 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 ROOT = Path(__file__).parents[2]
 STORE, MLFLOW = 8333, 5000
 # podman probes by curl, which the image does not have, and maps no ports on the host's network. The tests probe.
+EXPANDED = re.compile(r"\$\((\w+)\)")  # by Kubernetes; podman 4.3 hands it on as it stands
 NOT_PLAYED = ("ports", "startupProbe", "readinessProbe", "livenessProbe")
 KINDS = {"ConfigMap", "Secret", "PersistentVolumeClaim", "Deployment"}
 Podman = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -73,10 +75,12 @@ def overlay(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     command = ["kubectl", "kustomize", str(manifests / "overlays/local")]
     built = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = [one for one in yaml.safe_load_all(built) if one["kind"] in KINDS]
+    (settings,) = [one["data"] for one in found if one["kind"] == "ConfigMap"]
     for deployment in (one for one in found if one["kind"] == "Deployment"):
         for container in deployment["spec"]["template"]["spec"]["containers"]:
             for part in NOT_PLAYED:
                 container.pop(part, None)
+            container["args"] = [EXPANDED.sub(lambda name: settings[name[1]], word) for word in container["args"]]
     return found
 
 

@@ -94,7 +94,7 @@ def test_the_first_model_is_champion_and_in_the_ledger(run: Path, store: ObjectS
     (line,) = [one for one in outcomes.read(store, MODEL) if one.cause == "pipeline"]
     assert line.verdict == "promote"
     with local_folder(champion.uri) as folder:
-        assert describe(folder).metrics["accuracy"] > 0.6
+        assert describe(folder).metrics["validation_accuracy"] > 0.6
 
 
 def test_a_step_that_fails_fails_the_run(run: Path, store: ObjectStore, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_batch_and_check_run_in_the_torch_image(run: Path, store: ObjectStore, i
     scored = everbert(images, names.TORCH, "batch", f"--model=s3://{BUCKET}/models/{MODEL}", "--once")
     assert [one["rows"] > 0 for one in scored["objects"]] == [True]
     checked = everbert(images, names.TORCH, "check", f"--model-name={MODEL}", "--submit=none", "--work-dir=/tmp/work")
-    assert checked["action"]
+    assert (checked["verdict"], checked["windows"] > 0) == ("quiet", True)
 
 
 def test_a_light_command_rolls_back_only_where_there_is_something_to(run: Path, images: Engine) -> None:
