@@ -149,6 +149,12 @@ def with_digest(name: str, digest: str) -> ModelVersion | None:
         return _version(found[0]) if found else None
 
 
+def with_tags(name: str, tags: dict[str, str]) -> ModelVersion | None:
+    """The newest version of the folder that `tags` name, if it was registered with these and given no other since."""
+    found = with_digest(name, tags[_DIGEST])
+    return found if found and found.tags == tags | {_URI: found.uri} else None
+
+
 def set_alias(name: str, alias: str, number: str | int) -> None:
     """Point the alias at the version; it leaves the version that had it."""
     with _client() as client:

@@ -16,27 +16,28 @@ def register(
 ) -> tracking.ModelVersion:
     """Log and register the folder, alias challenger. The alias champion moves only once the version is served.
 
-    `data_set` is the address of what it was trained on; `evaluation` and `decision` may be empty where there was none.
-    Raises ModelFolderError (not a model, or changed) or TrackingError.
+    The same call again, as of a step that is retried, gives the version that it made; one that was rolled back since
+    is made anew. `data_set` is the address of what it was trained on; `evaluation` and `decision` may be empty where
+    there was none. Raises ModelFolderError (not a model, or changed) or TrackingError.
     """
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     model = describe(folder)
     made_of = evaluation.get("data_set") or {}
-    parent = _parent(model_name, evaluation)
-    registered = tracking.register_version(
+    tags = {
+        "model_version": model.model_version,
+        "data_set_digest": model.data_set_digest,
+        "data_set": data_set,
+        **_parent(model_name, evaluation),
+        "verdict": str(decision.get("verdict", "")),
+        "reason": str(decision.get("reason", ""))[:4000],
+    }
+    registered = tracking.with_tags(model_name, tags) or tracking.register_version(
         model_name,
         folder,
         parameters=_parameters(model, made_of),
         metrics=_numbers({**model.metrics, **evaluation, "data_set": {}}),
         history=model.history,
-        tags={
-            "model_version": model.model_version,
-            "data_set_digest": model.data_set_digest,
-            "data_set": data_set,
-            **parent,
-            "verdict": str(decision.get("verdict", "")),
-            "reason": str(decision.get("reason", ""))[:4000],
-        },
+        tags=tags,
         data=TrackedData(
             " + ".join(_trained_on(made_of, "source")) or "data", model.data_set_digest, data_set, made_of
         ),

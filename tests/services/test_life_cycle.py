@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -15,6 +16,7 @@ from components.classifier.model_folder import describe, seal
 from components.deployment import pointer
 from components.deployment.deploy import deploy
 from components.deployment.pointer import Pointer
+from components.deployment.rollback import rollback
 from components.errors import ConflictError, DeploymentError, ResourceError, StorageError, TrackingError
 from components.registry.register import register
 from components.storage import ObjectStore, local_folder
@@ -54,6 +56,23 @@ def test_a_card_that_is_too_long_for_mlflow_ends_with_a_whole_line(
     assert 100 < len(kept) < 300
     assert kept == lines[: len(kept)]
     assert last == "The rest is in README.md of the model folder."
+
+
+def test_a_step_that_is_retried_registers_no_second_version(
+    mlflow_server: str, bucket: ObjectStore, tiny_model: Path
+) -> None:
+    name = bucket.bucket
+    given: dict[str, Any] = {"evaluation": {"accuracy": 0.5}, "decision": {"verdict": "promote", "reason": "better"}}
+    first = register(tiny_model, name, data_set="d", **given)
+    assert register(tiny_model, name, data_set="d", **given) == first
+    assert tracking.with_alias(name, tracking.CHALLENGER) == first
+    assert register(tiny_model, name, data_set="other", **given).version == "2"
+    third = register(tiny_model, name, data_set="d", **given)  # the newest is another: no retry
+    assert third.version == "3"
+    deploy(bucket, first)
+    deploy(bucket, third)
+    rollback(bucket, name, reason="worse")
+    assert register(tiny_model, name, data_set="d", **given).version == "4"
 
 
 def test_a_version_that_no_server_answers_with_is_put_back(
