@@ -38,6 +38,7 @@ from transformers import (
 
 from components.classifier.engine import Engine
 from components.classifier.model_folder import base_model_path
+from components.classifier.text import clean
 from components.progress import progress
 from components.training.train import train
 
@@ -76,8 +77,12 @@ def _options() -> argparse.Namespace:
 
 
 def _texts(count: int, tokenizer: Any) -> tuple[list[str], list[int]]:
-    """That many texts and their tokens, of those that fit: Everbert would read the others whole, the rest cut them."""
-    candidates = [text for text, _ in mixed_texts(2 * count)]
+    """That many texts and their tokens, for all engines the same.
+
+    Cleaned, as Everbert does with every text; and of those that fit, since it reads longer ones whole and the others
+    cut them.
+    """
+    candidates = [clean(text) for text, _ in mixed_texts(2 * count)]
     tokens = [len(ids) for ids in tokenizer(candidates, verbose=False)["input_ids"]]
     fitting = [(text, length) for text, length in zip(candidates, tokens, strict=True) if length <= MAX_LENGTH][:count]
     texts, lengths = zip(*fitting, strict=True)
