@@ -1,5 +1,6 @@
 """everbert backtest: a labelled history through retrain policies, as one table, one page and one JSON file."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,11 +24,19 @@ def run(
 
     Raises InputError if `output` or `work` is a file, and what `backtest` raises.
     """
+    new = not output.exists()
     for folder in (output, work):  # now, not after hours of training
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is a file; choose another folder for --output and --work-dir")
         folder.mkdir(parents=True, exist_ok=True)
-    result = as_result(backtest(stream, policies, settings, work, **options)) | {"report": str(output / PAGE)}
+    try:
+        replayed = backtest(stream, policies, settings, work, **options)
+    except BaseException:
+        if new:
+            with contextlib.suppress(OSError):  # somebody has put something there
+                output.rmdir()
+        raise
+    result = as_result(replayed) | {"report": str(output / PAGE)}
     write_json(output / RESULT, result)
     write_page(result)
     return result

@@ -15,6 +15,7 @@ from components.data.prepare import prepare
 from components.data.sources import read
 from components.drift.labels import as_csv
 from components.errors import InputError
+from components.storage import is_s3
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ def write_rows(rows: pd.DataFrame, labels: LabelSet, path: Path) -> str:
 def _read(file: str, source: str, settings: DataSettings) -> Iterator[dict[str, str]]:
     if not file.endswith((".csv", ".csv.gz")):
         raise InputError(f"{file} is not a .csv or .csv.gz file; a stream is made of those")
+    if not is_s3(file) and not Path(file).is_file():
+        raise InputError(f"{file} does not exist; give a .csv or .csv.gz file")
     for number, row in enumerate(read(file, settings), start=1):
         label = "" if row.reason else row.label  # prepare sets aside what has no label
         columns = {"text": row.text, "label": label, "source": source, "label_source": row.label_source}

@@ -124,7 +124,7 @@ def _read_csv(path: Path, settings: DataSettings) -> Iterator[RawRow]:
             rows = records(cast(BinaryIO, file))
             _, header, reason, _ = next(rows, (1, None, "it is empty", b""))
             if header is None:
-                raise DataError(f"{path} has no readable header line: {reason}")
+                raise DataError(f"{path} has no readable header line: {reason}; it names the columns, text and label")
             columns = _Columns(path, header, settings)
             for number, fields, reason, raw in rows:
                 if fields is None:

@@ -192,3 +192,12 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file is a file"):
         run(["none.csv"], named(["never"]), Settings(), tmp_path / "file", tmp_path, base_model="none")
+
+
+def test_a_stream_that_is_not_there_leaves_no_output_and_what_was_there_alone(tmp_path: Path) -> None:
+    stream = [write(tmp_path / "movies.csv", 60, "a film"), "none.csv"]
+    (tmp_path / "old").mkdir()
+    for name in ("new", "old"):
+        with pytest.raises(InputError, match=r"none\.csv does not exist; give a \.csv"):
+            run(stream, named(["never"]), Settings(), tmp_path / name, tmp_path, base_model="none")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["movies.csv", "old"]
