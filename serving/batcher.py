@@ -54,8 +54,8 @@ class _Request:
     texts: Sequence[str]
     estimate: int  # tokens
     share: int  # of them, those that whoever comes later has to wait for: at most one batch
+    submitted: float
     future: "Future[Scored]" = field(default_factory=Future)
-    submitted: float = field(default_factory=time.monotonic)
     encoded: Encoded | None = None
     queue_seconds: float = 0.0
     taken: int = 0  # windows that are scored, or in the batch that is being scored
@@ -71,10 +71,10 @@ class _Request:
         """What of the estimate these, which are some of its own, stand for."""
         return self.estimate * len(windows) / len(self.encoded.windows) if self.encoded else 0.0
 
-    def take(self, windows: list[list[int]]) -> None:
+    def take(self, windows: list[list[int]], now: float) -> None:
         """These are in a batch now."""
         if not self.taken:
-            self.queue_seconds = time.monotonic() - self.submitted
+            self.queue_seconds = now - self.submitted
         self.taken += len(windows)
 
     def finish(self) -> None:
@@ -96,13 +96,20 @@ _Batch = list[tuple[_Request, list[list[int]]]]
 class MicroBatcher:
     """One worker thread that scores what is submitted, at most `batch_tokens` at a time, after at most `queue_seconds`.
 
-    `on_batch` is told the tokens of each batch, on the worker thread, before it is scored.
+    `on_batch` is told the tokens of each batch, on the worker thread, before it is scored. `clock` gives seconds.
     """
 
-    def __init__(self, batch_tokens: int, queue_seconds: float, on_batch: Callable[[int], None] = lambda tokens: None):
+    def __init__(
+        self,
+        batch_tokens: int,
+        queue_seconds: float,
+        on_batch: Callable[[int], None] = lambda tokens: None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self._most_tokens = batch_tokens
         self._limit = queue_seconds
         self._on_batch = on_batch
+        self._clock = clock
         self._queue: deque[_Request] = deque()
         self._waiting = 0  # tokens, estimated
         self._closed = False
@@ -124,7 +131,7 @@ class MicroBatcher:
         A request is always taken when nothing waits, however large it is.
         """
         estimate = sum(2 + len(text.encode("utf-8", "surrogatepass")) // _BYTES_A_TOKEN for text in texts)
-        request = _Request(classifier, texts, estimate, min(estimate, self._budget()))
+        request = _Request(classifier, texts, estimate, min(estimate, self._budget()), self._clock())
         with self._changed:
             if self._closed:
                 raise RuntimeError("the batcher is closed")
@@ -169,7 +176,7 @@ class MicroBatcher:
         with self._changed:
             while not batch and not self._queue and not self._closed:
                 self._changed.wait()
-                self._free = time.monotonic()
+                self._free = self._clock()
             if not self._queue or (batch and self._queue[0].classifier is not batch[0][0].classifier):
                 return None
             request = self._queue.popleft()
@@ -189,7 +196,7 @@ class MicroBatcher:
         batch: _Batch = []
         room = self._budget()
         while request := self._take(batch):
-            if not request.taken and time.monotonic() - request.submitted > self._limit:
+            if not request.taken and self._clock() - request.submitted > self._limit:
                 request.fail(self._full())
                 continue
             try:
@@ -202,7 +209,7 @@ class MicroBatcher:
                 self._put_back(request, first=True)
                 break
             part = fitting or left[:1]
-            request.take(part)
+            request.take(part, self._clock())
             batch.append((request, part))
             room -= sum(len(window) for window in part)
             if len(part) < len(left):
@@ -229,7 +236,8 @@ class MicroBatcher:
 
     def _measure(self, tokens: float) -> None:
         """A small batch has much overhead and says nothing of the pace of the full ones that a queue is scored in."""
-        seconds, self._free = time.monotonic() - self._free, time.monotonic()
+        now = self._clock()
+        seconds, self._free = now - self._free, now
         if seconds < tokens * self._pace() or 2 * tokens >= self._budget():
             kept = self._limit / (self._limit + seconds)
             self._busy_seconds = kept * self._busy_seconds + seconds
