@@ -1,11 +1,11 @@
-"""Attention by powers of two, against the softmax in float64."""
+"""Attention in bfloat16, forwards and backwards, against the softmax in float64."""
 
 import math
 
 import pytest
 import torch
 
-from components.classifier.attention import LOG2_E, attention_by_powers
+from components.classifier.attention import LOG2_E, attention, attention_by_powers
 
 
 def heads(texts: int, length: int, size: int = 32, seed: int = 0) -> torch.Tensor:
@@ -45,3 +45,23 @@ def test_a_row_may_hold_nothing_but_small_scores() -> None:
     query, key, value = torch.ones(1, 12, 8, 32).bfloat16(), torch.full((1, 12, 8, 32), -100.0).bfloat16(), heads(1, 8)
     found = attention_by_powers(query, key, value)
     torch.testing.assert_close(found.double(), expected(query, key, value), atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize(("texts", "length"), [(1, 3), (80, 24), (3, 130), (2, 300)])
+def test_gradients_are_those_of_the_softmax(texts: int, length: int, size: int) -> None:
+    parts = [heads(texts, length, size, seed) for seed in (1, 2, 3)]
+    weight = heads(texts, length, size, seed=4)
+    found, exact = [], []
+    for gradients, dtype in ((found, torch.bfloat16), (exact, torch.float64)):
+        leaves = [part.to(dtype, copy=True).requires_grad_() for part in parts]
+        (attention(*leaves) * weight.to(dtype)).sum().backward()
+        gradients += [leaf.grad.double() for leaf in leaves]
+    for ours, theirs in zip(found, exact, strict=True):
+        assert (ours - theirs).norm() < 0.02 * theirs.norm()
+
+
+def test_float32_stays_as_exact_as_it_is() -> None:
+    parts = [heads(2, 40, seed=seed).float().requires_grad_() for seed in (1, 2, 3)]
+    exact = expected(parts[0] * LOG2_E / math.sqrt(32), *parts[1:])
+    torch.testing.assert_close(attention(*parts).double(), exact, atol=1e-5, rtol=1e-5)
