@@ -1,5 +1,6 @@
 """The model server: a model, loaded and warm, behind KServe's protocols, with Everbert's logs."""
 
+import gc
 import logging
 import os
 import socket
@@ -43,6 +44,8 @@ def serve(
         "serving", model=name, model_version=classifier.version, http_port=http_port, grpc_port=grpc_port,
         engine=classifier.engine.description,
     )  # fmt: skip
+    gc.collect()
+    gc.freeze()  # what stays to the end: full collections went through it all, for a quarter of a second
     Server(http_port, grpc_port, settings.maximum_megabytes).start([predictor])
     predictor.close()
     logs.event("stopped", model=name)
