@@ -8,8 +8,8 @@ its norms stay in float32, which halves the rounding error of bfloat16 at no cos
 the transformers model, up to rounding. The head is computed in float64: its few products are then as good as
 independent of what else is in the batch, and in bfloat16 so are the others.
 
-Training takes the same pass. It drops out hidden values as transformers does, but no attention weights: no fast
-attention kernel for a CPU can.
+Training takes the same pass. It drops out hidden values as transformers does, but no attention weights: torch's kernel
+for a CPU cannot, and what was trained should not depend on the number format.
 """
 
 import math
