@@ -1,11 +1,13 @@
 """A new champion replaces the served model under load; one that cannot be loaded does not. A real object store."""
 
 import contextlib
+import gc
 import json
 import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -147,6 +149,19 @@ def broken_champions_are_passed_over(store: ObjectStore, server: Server, tmp_pat
     assert {p.model_version for p in predict_v1(server.url, "sentiment", [TEXT])} == {serving}
     assert server.log.read_text().count("was changed after training") == 1
     point(store, 2, serving)
+
+
+def test_a_model_that_is_replaced_is_freed_at_once(small_model: Path) -> None:
+    classifier = Classifier.load(small_model)
+    classifier.predict(["a fine film"])
+    engine = classifier.engine
+    kept = [weakref.ref(part) for part in (classifier, engine, engine.model, engine._frozen, engine.tokenizer)]
+    gc.disable()  # the server's leaves alone whatever was there when it began to serve
+    try:
+        del classifier, engine
+        assert [part() for part in kept] == [None] * 5
+    finally:
+        gc.enable()
 
 
 def test_without_a_champion_it_says_so(store: ObjectStore) -> None:
