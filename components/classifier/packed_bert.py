@@ -12,7 +12,6 @@ Training takes the same pass. It drops out hidden values as transformers does, b
 for a CPU cannot, and what was trained should not depend on the number format.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from torch.nn.functional import dropout, embedding, layer_norm, linear
 from transformers import BertForSequenceClassification, PreTrainedModel
 from transformers.activations import ACT2FN
 
-from components.classifier.attention import LOG2_E, attention, attention_by_powers
+from components.classifier.attention import attention
 from components.classifier.products import Product, product, rounded
 
 Affine = tuple[Tensor, Tensor]  # weight and bias
@@ -85,7 +84,6 @@ class PackedBert:
         self._activation = ACT2FN[model.config.hidden_act]
         self._dtype = dtype
         self._device = next(model.parameters()).device
-        self._by_powers = frozen and dtype == torch.bfloat16 and self._device.type == "cpu"
         embeddings = model.bert.embeddings
         self._words = _float32(embeddings.word_embeddings.weight)
         self._positions = _float32(embeddings.position_embeddings.weight + embeddings.token_type_embeddings.weight[0])
@@ -128,7 +126,7 @@ class PackedBert:
         attended = []
         for group in groups:
             query, key, value = self._by_head(projected[group.tokens], group, 3)
-            found = self._attention(query, key, value)
+            found = attention(query, key, value)
             attended.append(found.transpose(1, 2).reshape(-1, hidden.shape[1]))
         attended.append(projected[groups[-1].tokens.stop :, : hidden.shape[1]])  # the spare rows, which nobody reads
         mixed = self._drop(layer.attention_output(torch.cat(attended)))
@@ -143,14 +141,10 @@ class PackedBert:
         for group in groups:
             key, value = self._by_head(projected[group.tokens], group, 2)
             query = queries[group.texts].view(group.count, 1, self._heads, -1).transpose(1, 2)
-            attended.append(self._attention(query, key, value).reshape(group.count, -1))
+            attended.append(attention(query, key, value).reshape(group.count, -1))
         attended.append(queries[groups[-1].texts.stop :])
         mixed = self._drop(layer.attention_output(torch.cat(attended)))
         return self._norm(cls + mixed, layer.attention_norm)
-
-    def _attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """[texts, heads, length, hidden / heads]."""
-        return (attention_by_powers if self._by_powers else attention)(query, key, value)
 
     def _by_head(self, projected: Tensor, group: _Group, parts: int) -> tuple[Tensor, ...]:
         """[count * length, parts * hidden] as `parts` views of [count, heads, length, hidden / heads]."""
@@ -169,32 +163,26 @@ class PackedBert:
 
     def _layer(self, layer: Any, *, last: bool) -> _Layer:
         inner, output = layer.attention.self, layer.attention.output
-        query, key, value = (_affine(module, self._dtype) for module in (inner.query, inner.key, inner.value))
-        if self._by_powers:
-            query = _scaled(inner.query, LOG2_E / math.sqrt(inner.attention_head_size), self._dtype)
-        together = [[query], [key, value]] if last else [[query, key, value]]
+        query, key_value = [inner.query], [inner.key, inner.value]
+        together = [query, key_value] if last else [query + key_value]
         return _Layer(
-            attention_input=tuple(self._product(*affines) for affines in together),
-            attention_output=self._product(_affine(output.dense, self._dtype)),
+            attention_input=tuple(self._product(*modules) for modules in together),
+            attention_output=self._product(output.dense),
             attention_norm=_affine(output.LayerNorm),
-            intermediate=self._product(_affine(layer.intermediate.dense, self._dtype), activation=self._activation),
-            output=self._product(_affine(layer.output.dense, self._dtype)),
+            intermediate=self._product(layer.intermediate.dense, activation=self._activation),
+            output=self._product(layer.output.dense),
             output_norm=_affine(layer.output.LayerNorm),
         )
 
-    def _product(self, *affines: Affine, activation: Product | None = None) -> Product:
+    def _product(self, *modules: Any, activation: Product | None = None) -> Product:
         """One product that gives the results of several linear layers side by side."""
-        weights, biases = zip(*affines, strict=True)
+        weights, biases = zip(*(_affine(module, self._dtype) for module in modules), strict=True)
         weight, bias = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in (weights, biases))
         return product(weight, bias, activation, frozen=self._frozen)
 
 
 def _affine(module: Any, dtype: torch.dtype = torch.float32) -> Affine:
     return module.weight.to(dtype), module.bias.to(dtype)
-
-
-def _scaled(module: Any, scale: float, dtype: torch.dtype) -> Affine:
-    return (module.weight * scale).to(dtype), (module.bias * scale).to(dtype)
 
 
 def _float32(weight: Tensor) -> Tensor:

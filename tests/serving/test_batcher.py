@@ -114,8 +114,10 @@ def test_a_lone_request_never_waits(classifier: Classifier) -> None:
         return statistics.median(times)
 
     alone = seconds_of(lambda: classifier.score([TEXT]))
-    batched = seconds_of(lambda: result(batcher.submit(classifier, [TEXT])))
+    queued: list[float] = []
+    batched = seconds_of(lambda: queued.append(result(batcher.submit(classifier, [TEXT])).queue_seconds))
     assert batched < 2 * alone + 0.005
+    assert statistics.median(queued) < 0.005
     batcher.close()
 
 
