@@ -1,4 +1,7 @@
-"""The images, built once a session by `make images` with whatever Docker engine there is."""
+"""The images, built once a session by `make images` with whatever Docker engine there is.
+
+They are only asked for by name (`make images-test`), so what they need and is not there is a failure.
+"""
 
 import os
 import shutil
@@ -19,12 +22,12 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """The engine that answers, or a private one, which needs root."""
     docker = docker_engine.docker()
     if not docker:
-        pytest.skip("no docker program that builds with BuildKit")
+        pytest.fail("no docker program that builds with BuildKit is on the path; install Docker 20.10 or newer")
     if docker_engine.answers(docker):
         yield Engine(docker)
         return
     if os.geteuid() != 0 or not shutil.which("dockerd"):
-        pytest.skip("no Docker engine answers, and starting one takes root and dockerd")
+        pytest.fail("no Docker engine answers, and starting one takes root and dockerd; start one, or be root")
     with (
         docker_engine.private_engine(docker, tmp_path_factory.mktemp("engine")) as address,
         pytest.MonkeyPatch.context() as patch,
@@ -39,7 +42,7 @@ def images(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     if os.environ["EVERBERT_IMAGES_TEST"] == "present":
         return engine
     if not os.environ.get("BASE_IMAGE") and not shutil.which("mmdebstrap"):
-        pytest.skip("no mmdebstrap to make a base image with; name one in BASE_IMAGE")
+        pytest.fail("no mmdebstrap to make a base image with; install it, or name an image in BASE_IMAGE")
     with docker_engine.build_flags(tmp_path_factory.mktemp("build")) as flags:
         given = {"ENGINE": engine.docker, "BASE_IMAGE": docker_engine.base_image(engine.docker)}
         words = [f"{name}={value}" for name, value in (given | {"BUILD_FLAGS": " ".join(flags)}).items()]
