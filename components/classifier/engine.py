@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from components.classifier.memory import keep_freed
 from components.classifier.packed_bert import PackedBert, middle_layer, supports
 from components.classifier.precision import product_dtype
 from components.classifier.text import clean
@@ -63,6 +64,7 @@ class Engine:
     """A sequence classifier and its tokenizer, ready to score. Not tied to a model folder: training uses it too."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, max_length: int, precision: str = "auto") -> None:
+        keep_freed()
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.max_length = min(max_length, getattr(model.config, "max_position_embeddings", max_length))

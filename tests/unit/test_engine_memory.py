@@ -23,6 +23,36 @@ with torch.inference_mode():
 print(json.dumps(memory))
 """
 
+_AGAIN = """
+import json, resource, torch
+from concurrent.futures import ThreadPoolExecutor
+from transformers import BertConfig, BertForSequenceClassification
+from components.classifier.engine import Engine
+
+def pages():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def asked_for():
+    for _ in range(3):
+        scorer.forward(batch)
+    before = pages()
+    for _ in range(5):
+        scorer.forward(batch)
+    return (pages() - before) / 5
+
+torch.set_num_threads(1)
+small = BertConfig(vocab_size=10, hidden_size=384, num_hidden_layers=3, num_attention_heads=12, intermediate_size=1536)
+scorer = Engine(BertForSequenceClassification(small), None, 128, "float32")
+scorer._frozen = scorer._packed()
+batch = [[7] * 128] * 16
+print(json.dumps([asked_for(), ThreadPoolExecutor(1).submit(asked_for).result()]))
+"""
+
+
+def test_a_batch_takes_the_memory_that_the_last_one_freed() -> None:
+    answer = subprocess.run([sys.executable, "-c", _AGAIN], check=True, capture_output=True, text=True).stdout
+    assert max(json.loads(answer)) < 200  # pages in the main thread and in another; up to 7,648 without `keep_freed`
+
 
 @pytest.mark.slow
 def test_memory_is_flat_however_many_sizes_of_batch_there_are() -> None:
