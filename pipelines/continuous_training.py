@@ -74,6 +74,6 @@ def continuous_training(
             state_changing.set_caching_options(False)
         with dsl.If(decided.outputs["Output"] == True, name="proven better"):  # noqa: E712 (a KFP condition)
             deploy(
-                model_name=model_name, version=registered.output, bucket=bucket, server_url=server_url,
-                inference_service=inference_service, settings=settings,
+                model_name=model_name, version=registered.output, champion=champion, bucket=bucket,
+                server_url=server_url, inference_service=inference_service, settings=settings,
             ).set_caching_options(False)  # fmt: skip

@@ -79,10 +79,37 @@ def first(location: str) -> tuple[Classifier, Champion | None]:
     return load_warm(location), None
 
 
+class Successor:
+    """For what works object by object with the champion of `location`: what to go on with before the next one."""
+
+    def __init__(self, location: str, champion: Champion) -> None:
+        self._location = location
+        self._seen = champion
+
+    def __call__(self, classifier: Classifier) -> Classifier:
+        """`classifier`, or the champion by now, loaded and warm. Raises as `load_champion` does."""
+        champion = read_champion(self._location)
+        if champion is None or champion.etag == self._seen.etag:
+            return classifier
+        if champion.model_version != classifier.version:
+            logs.event("model replaced", previous=classifier.version, model_version=champion.model_version)
+            classifier = load_champion(champion)
+        self._seen = champion
+        return classifier
+
+
+def _passes(error: Exception) -> bool:
+    """Whether it may go well next time: store, full disk, memory; transformers' own OSErrors have no number."""
+    causes = (error, error.__cause__)
+    return any(
+        isinstance(e, StorageError | MemoryError) or (isinstance(e, OSError) and e.errno is not None) for e in causes
+    )
+
+
 class Follower(threading.Thread):
     """Looks for a new champion every `poll_seconds` and hands it over, loaded and warm.
 
-    A champion that cannot be loaded is reported once and passed over: the old one goes on.
+    A champion that is broken is reported once and passed over: the old one goes on.
     """
 
     def __init__(self, location: str, current: Champion, swap: Callable[[Classifier], None], poll_seconds: float):
@@ -107,17 +134,16 @@ class Follower(threading.Thread):
                 self._warn(error)
 
     def poll(self) -> None:
-        """Look once. Raises StorageError (tried again at the next poll) or what loading the champion raises."""
+        """Look once. Raises what loading the champion raises; what may pass is tried again at the next poll."""
         champion = read_champion(self._location)
         if champion is None or champion.etag == self._seen.etag:
             return
         if champion.model_version != self._serving:
             try:
                 classifier = load_champion(champion)
-            except StorageError:
-                raise
-            except Exception:
-                self._seen = champion  # do not download a broken model again and again
+            except Exception as error:
+                if not _passes(error):
+                    self._seen = champion  # do not download a broken model again and again
                 raise
             self._swap(classifier)
             logs.event("model replaced", previous=self._serving, model_version=champion.model_version)

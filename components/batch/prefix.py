@@ -4,7 +4,7 @@ import contextlib
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
@@ -18,16 +18,27 @@ from components.errors import ConflictError, DataError, StorageError
 from components.progress import progress
 from components.storage import ObjectStore, StoredObject
 
+Newer = Callable[[Classifier], Classifier]
+"""The model so far to the one to go on with; asked before each object."""
+
+
+def _the_same(classifier: Classifier) -> Classifier:
+    return classifier
+
 
 def score_prefix(
-    store: ObjectStore, classifier: Classifier, settings: BatchSettings, share: Share = ALL
+    store: ObjectStore, classifier: Classifier, settings: BatchSettings, share: Share = ALL, newer: Newer = _the_same
 ) -> list[BatchResult]:
     """Score every object under incoming/ that this model has not scored yet.
 
-    One that cannot be scored stops no other: its result says why.
+    One that cannot be scored stops no other: its result says why. A successor of the model takes the objects from then
+    on; those before are the next pass's.
     """
-    bar = progress(_incoming(store), description="batch", unit="file")
-    return [_scored(store, item, classifier, settings, share) for item in bar]
+    results = []
+    for item in progress(_incoming(store), description="batch", unit="file"):
+        classifier = newer(classifier)
+        results.append(_scored(store, item, classifier, settings, share))
+    return results
 
 
 @dataclass
@@ -47,25 +58,31 @@ class Watched:
         self.problems += bool(result.problem)
 
 
-def watch(store: ObjectStore, classifier: Classifier, settings: BatchSettings, share: Share = ALL) -> Watched:
+def watch(
+    store: ObjectStore, classifier: Classifier, settings: BatchSettings, share: Share = ALL, newer: Newer = _the_same
+) -> Watched:
     """Score what is there, then what comes in, until SIGINT or SIGTERM; the next run goes on with what is in hand then.
 
-    A store that is away for a while is waited for, but not at the first look.
+    A store that is away for a while is waited for, but not at the first look. A successor of the model scores what is
+    there anew.
     """
     seen: dict[str, str] = {}  # key -> entity tag of what this process is done with
-    items, watched = _incoming(store), Watched()
+    items, watched, version = _incoming(store), Watched(), classifier.version
     with _until_stopped():
         while True:
             try:
                 for item in random.sample(items, len(items)):  # several workers start at different objects
-                    if seen.get(item.key) != item.etag:
-                        result = _scored(store, item, classifier, settings, share)
-                        if not result.missing:  # else it is looked at again, until somebody has finished it
-                            watched.add(result)
-                            seen[item.key] = item.etag
+                    if seen.get(item.key) == item.etag:
+                        continue
+                    classifier = newer(classifier)
+                    result = _scored(store, item, classifier, settings, share)
+                    if not result.missing:  # else it is looked at again, until somebody has finished it
+                        watched.add(result)
+                        seen[item.key] = item.etag
                 time.sleep(settings.poll_seconds)
-                items = _incoming(store)
-                seen = {item.key: seen[item.key] for item in items if item.key in seen}
+                items, classifier = _incoming(store), newer(classifier)
+                same, version = classifier.version == version, classifier.version
+                seen = {item.key: seen[item.key] for item in items if same and item.key in seen}
             except StorageError as error:
                 logs.warning("batch_waits", reason=str(error))
                 time.sleep(settings.poll_seconds)

@@ -3,7 +3,8 @@
     ledger/embeddings/<model version>/<name of the object>/<entity tag>.npz
 
 A kept file is written once and never changed, so that a decision can be recomputed from it later. When a lifecycle
-rule removes it, the decisions that came from it can no longer be recomputed; nothing else depends on it.
+rule removes it, the decisions that came from it can no longer be recomputed, and its object, if it is still there, is
+scored again.
 """
 
 import hashlib

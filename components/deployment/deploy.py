@@ -10,6 +10,7 @@ from components import logs, tracking
 from components.config import DeploymentSettings
 from components.deployment import pointer
 from components.deployment.pointer import Pointer
+from components.deployment.probes import PROBE_HEADER
 from components.errors import ConflictError, DeploymentError
 from components.storage import ObjectStore
 
@@ -21,6 +22,7 @@ def deploy(
     store: ObjectStore,
     version: tracking.ModelVersion,
     *,
+    compared_with: str | None = None,
     server_url: str = "",
     inference_service: str = "",
     settings: DeploymentSettings | None = None,
@@ -31,13 +33,16 @@ def deploy(
     The pointer: write it, wait up to `timeout` seconds until the server at `server_url` answers with the version, then
     alias it champion; without `server_url` there is nothing to wait for. The InferenceService NAMESPACE/NAME: roll out
     to it step by step, then write the pointer and alias. Doing it again changes nothing, and finishes what was left.
-    Raises DeploymentError once the last champion is back, or ConflictError if another deployment runs.
+    `compared_with` is the address of the champion that the version was proven better than ("": there was none).
+    Raises DeploymentError once the last champion is back, or ConflictError if another deployment runs, or if another
+    version is champion by now than the one it was compared with.
     """
     current, etag = pointer.state(store, version.name)
     champion = tracking.champion(version.name)
     if current is not None and (current.version, current.model_version) == (version.version, version.digest):
         target = current
     else:
+        _require_compared(version, current, compared_with)
         # On a cluster the pointer is written last: what it names is proven, whether the alias has followed or not.
         before = _as_previous(current) if inference_service else _last_champion(current, champion)
         target = Pointer(version.name, version.version, version.digest, version.uri, before)
@@ -51,6 +56,16 @@ def deploy(
     tracking.set_alias(version.name, tracking.CHAMPION, version.version)
     logs.event("deployed", model=version.name, version=version.version, model_version=version.digest)
     return target
+
+
+def _require_compared(version: tracking.ModelVersion, current: Pointer | None, compared_with: str | None) -> None:
+    """Hours may lie between the comparison and now, and a rollback or a promotion by hand in them."""
+    now = current.uri if current else ""
+    if compared_with is not None and compared_with != now:
+        raise ConflictError(
+            f"version {version.version} was compared with {compared_with or 'no champion'}, but "
+            f"{now or 'no version'} is champion by now, so nothing is proven; submit the pipeline again"
+        )
 
 
 def _to_cluster(
@@ -91,10 +106,16 @@ def _to_server(
     except DeploymentError as error:
         champion = tracking.champion(target.name)  # again: what was replaced may have been proven meanwhile
         if etag and not _is_champion(target, champion):
-            before = target.previous if current == target else _last_champion(current, champion)
-            pointer.put_back(store, target.name, before, etag)
+            pointer.put_back(store, target.name, _before(current, target, champion), etag)
         stays = f"version {champion.version} stays champion" if champion else "no version is champion yet"
         raise DeploymentError(f"{error}; {stays}") from error
+
+
+def _before(current: Pointer | None, target: Pointer, champion: tracking.ModelVersion | None) -> dict[str, Any] | None:
+    """What the pointer was before it named `target`, its own predecessor included; never what was not proven."""
+    if current is None or current == target:
+        return target.previous
+    return asdict(current) if _is_champion(current, champion) else current.previous
 
 
 def _last_champion(current: Pointer | None, champion: tracking.ModelVersion | None) -> dict[str, Any] | None:
@@ -131,8 +152,9 @@ def _answers(server_url: str, target: Pointer) -> bool:
         if target.model_version not in (metadata.get("versions") or []):
             return False
         answer = requests.post(
-            f"{server_url}/v1/models/{target.name}:predict", json={"instances": [_PROBE]}, timeout=30
-        ).json()
+            f"{server_url}/v1/models/{target.name}:predict", json={"instances": [_PROBE]}, timeout=30,
+            headers={PROBE_HEADER: "1"},
+        ).json()  # fmt: skip
         return bool(answer["predictions"][0]["model_version"] == target.model_version)
     except (requests.RequestException, ValueError, KeyError, IndexError, TypeError, AttributeError):
         return False

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from components.errors import StorageError
+from components.errors import ConflictError, StorageError
 from components.storage import ObjectStore
 
 
@@ -46,8 +46,7 @@ def write(store: ObjectStore, pointer: Pointer, etag: str | None) -> str:
 
     Raises ConflictError, changing nothing, if somebody else wrote it meanwhile.
     """
-    content = json.dumps(asdict(pointer), indent=2).encode()
-    return store.put(key_of(pointer.name), content, if_match=etag, only_if_new=etag is None)
+    return _put(store, pointer.name, asdict(pointer), etag)
 
 
 def put_back(store: ObjectStore, name: str, before: dict[str, Any] | None, etag: str) -> None:
@@ -55,4 +54,15 @@ def put_back(store: ObjectStore, name: str, before: dict[str, Any] | None, etag:
 
     Not a delete: not every object store can delete on condition. Raises ConflictError as `write` does.
     """
-    store.put(key_of(name), json.dumps(before or {}, indent=2).encode(), if_match=etag)
+    _put(store, name, before or {}, etag)
+
+
+def _put(store: ObjectStore, name: str, pointer: dict[str, Any], etag: str | None) -> str:
+    content = json.dumps(pointer, indent=2).encode()
+    try:
+        return store.put(key_of(name), content, if_match=etag, only_if_new=etag is None)
+    except ConflictError:  # or our own write, whose answer was lost and which was then sent again
+        found = store.get(key_of(name))
+        if found is None or found[0] != content:
+            raise
+        return found[1]

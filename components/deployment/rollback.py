@@ -46,7 +46,7 @@ def rollback(
     Its drift reference and the state of its checks come with it: both belong to the version. `expected` is the model
     version that is to go; if another serves by now, nothing is done. Raises DeploymentError if there is nothing to go
     back to or the server does not answer (the previous champion stays the one to be served), ConflictError if another
-    deployment runs.
+    deployment runs, TrackingError if MLflow is away (then nothing is changed) or does not know the version.
     """
     started = datetime.now(UTC)
     current, etag = pointer.state(store, name)
@@ -55,10 +55,13 @@ def rollback(
     if expected and current.model_version != expected:
         raise DeploymentError(f"{name} is served as {current.model_version} by now, not as {expected}; nothing is done")
     target = replace(Pointer(**current.previous), previous=None)
+    tracking.version(
+        name, target.version
+    )  # before anything is changed: a second attempt would find nothing to go back to
     pointer.write(store, target, etag)
-    tracking.set_alias(name, tracking.CHAMPION, target.version)
-    tracking.set_tag(name, current.version, REASON, reason)
     try:
+        tracking.set_alias(name, tracking.CHAMPION, target.version)
+        tracking.set_tag(name, current.version, REASON, reason)
         if server_url:
             wait_until_served(server_url, target, timeout)
         if inference_service:

@@ -156,7 +156,11 @@ def test_the_overlay_of_the_installation_builds(tmp_path: Path) -> None:
     if not shutil.which("kubectl"):
         pytest.skip("kustomize comes with kubectl, which is not installed")
     shutil.copytree(ROOT / "manifests", tmp_path / "manifests")
-    overlay, patch = re.findall(r"^```yaml\n(.*?)^```", PAGES["install"], re.MULTILINE | re.DOTALL)
+    overlay, patch = (
+        block
+        for block in re.findall(r"^```yaml\n(.*?)^```", PAGES["install"], re.MULTILINE | re.DOTALL)
+        if "kind: Kustomization" in block or "ServingRuntime" in block
+    )
     (folder := tmp_path / "manifests/overlays/ours").mkdir()
     (folder / "kustomization.yaml").write_text(overlay + patch, encoding="utf-8")
     done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)

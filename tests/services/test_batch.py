@@ -15,7 +15,7 @@ import pytest
 
 from components import storage
 from components.batch import sample
-from components.batch.prefix import score_prefix
+from components.batch.prefix import score_prefix, watch
 from components.batch.published import published
 from components.batch.score import Share, score_object
 from components.classifier.classifier import PREDICTION_COLUMNS, Classifier
@@ -336,6 +336,49 @@ def test_a_refused_content_that_comes_back_stands_in_quarantine_again(
         assert bool(result.problem) == refused
         reasons = bucket.get("quarantine/day.csv.reasons.csv")
         assert (b"no text column" in (reasons or (b"",))[0]) == refused
+
+
+def test_a_successor_of_the_model_takes_the_objects_from_then_on(bucket: ObjectStore, classifier: Classifier) -> None:
+    described = replace(classifier.description, model_version="newer")
+    newer = Classifier(classifier.engine, classifier.labels, described, classifier.folder)
+    for name in ("a", "b"):
+        bucket.put(f"incoming/{name}.csv", table(name))
+    asked: list[str] = []
+
+    def by_now(model: Classifier) -> Classifier:
+        asked.append(model.version)
+        return newer if len(asked) > 1 else model
+
+    first, second = score_prefix(bucket, classifier, SETTINGS, newer=by_now)
+    assert (first.model_version, second.model_version) == (classifier.version, "newer")
+    assert asked == [classifier.version] * 2
+
+
+def test_a_successor_scores_anew_what_a_watching_process_has_scored(
+    bucket: ObjectStore, classifier: Classifier
+) -> None:
+    described = replace(classifier.description, model_version="newer")
+    newer = Classifier(classifier.engine, classifier.labels, described, classifier.folder)
+    for name in "abc":
+        bucket.put(f"incoming/{name}.csv", table(name))
+    looks = 0
+
+    def by_now(model: Classifier) -> Classifier:
+        nonlocal looks
+        looks += 1
+        if all(model_of(bucket, name) == "newer" for name in "abc"):
+            raise KeyboardInterrupt  # as a signal does
+        assert looks < 20
+        return newer if looks > 1 else model
+
+    seen = watch(bucket, classifier, replace(SETTINGS, poll_seconds=0.1), newer=by_now)
+    assert seen.problems == 0
+    assert seen.objects > 3  # the first one twice
+
+
+def model_of(bucket: ObjectStore, name: str) -> str:
+    found = bucket.get(f"predictions/{name}.csv")
+    return rows_of(found[0])[0]["model_version"] if found else ""
 
 
 def test_a_slow_worker_of_an_older_model_leaves_the_newer_ones_predictions(

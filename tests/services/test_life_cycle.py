@@ -154,6 +154,55 @@ def test_a_version_that_is_proven_while_another_replaces_it_is_what_is_gone_back
     assert pointer.state(bucket, name)[0] == waiting
 
 
+def test_the_champion_that_is_put_back_keeps_its_own_predecessor(
+    mlflow_server: str, bucket: ObjectStore, tiny_model: Path
+) -> None:
+    """Else a deployment that failed would have switched off rollback, by hand and by the watch."""
+    name = bucket.bucket
+    first, second, third = (register(tiny_model, name, data_set=d, evaluation={}, decision={}) for d in "123")
+    deploy(bucket, first)
+    before = deploy(bucket, second)
+    with pytest.raises(DeploymentError, match=f"version {second.version} stays champion"):
+        deploy(bucket, third, server_url=NOBODY, timeout=0.2)
+    assert pointer.state(bucket, name)[0] == before
+    assert rollback(bucket, name, reason="worse").champion == first.version
+
+
+def test_a_version_that_was_compared_with_another_champion_is_not_deployed(
+    mlflow_server: str, bucket: ObjectStore, tiny_model: Path
+) -> None:
+    """The champion was rolled back while its challenger was trained."""
+    name = bucket.bucket
+    first, second, third = (register(tiny_model, name, data_set=d, evaluation={}, decision={}) for d in "123")
+    with pytest.raises(ConflictError, match="no version is champion by now"):
+        deploy(bucket, second, compared_with=first.uri)
+    deploy(bucket, first, compared_with="")
+    with pytest.raises(ConflictError, match=f"compared with no champion, but {first.uri} is champion by now"):
+        deploy(bucket, second, compared_with="")
+    deploy(bucket, second, compared_with=first.uri)
+    assert deploy(bucket, second, compared_with=first.uri).version == second.version  # the step's second attempt
+    rollback(bucket, name, reason="worse")
+    with pytest.raises(ConflictError, match="submit the pipeline again"):
+        deploy(bucket, third, compared_with=second.uri)
+    assert tracking.champion(name) == first
+
+
+class AnswerLost(ObjectStore):
+    """A store that takes a conditional put whose answer never comes; what is sent again is refused."""
+
+    def put(self, key: str, data: bytes, **conditions: Any) -> str:
+        super().put(key, data, **conditions)
+        return super().put(key, data, **conditions)
+
+
+def test_a_pointer_whose_answer_was_lost_is_not_taken_for_somebody_elses(bucket: ObjectStore) -> None:
+    lossy, mine = AnswerLost(bucket.bucket), Pointer("m", "1", "aa", "s3://b/1")
+    etag = pointer.write(lossy, mine, None)
+    assert pointer.state(bucket, "m") == (mine, etag)
+    pointer.put_back(lossy, "m", None, etag)
+    assert pointer.read(bucket, "m") is None
+
+
 def test_what_somebody_else_wrote_meanwhile_is_not_put_back(bucket: ObjectStore) -> None:
     mine, theirs = (Pointer("m", number, "aa", "s3://b/1") for number in "12")
     etag = pointer.write(bucket, mine, None)

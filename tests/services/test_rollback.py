@@ -12,7 +12,7 @@ from components.classifier.model_folder import ModelDescription, describe, seal
 from components.deployment import pointer
 from components.deployment.deploy import deploy
 from components.deployment.rollback import rollback
-from components.errors import DeploymentError
+from components.errors import DeploymentError, TrackingError
 from components.registry.register import register
 from components.storage import ObjectStore
 
@@ -73,3 +73,18 @@ def test_a_rollback_that_no_server_answers_is_on_record_too(
     stored = bucket.get(record.key)
     assert stored is not None
     assert json.loads(stored[0])["reason"] == "worse"
+
+
+def test_a_rollback_without_mlflow_changes_nothing_and_goes_through_later(
+    mlflow_server: str, bucket: ObjectStore, tiny_model: Path, other_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = bucket.bucket
+    for model in (tiny_model, other_model):
+        deploy(bucket, register(model, name, data_set="d", evaluation={}, decision={}))
+    before = pointer.state(bucket, name)
+    with monkeypatch.context() as away:
+        away.delenv("MLFLOW_TRACKING_URI")
+        with pytest.raises(TrackingError, match="MLFLOW_TRACKING_URI"):
+            rollback(bucket, name, reason="worse")
+    assert pointer.state(bucket, name) == before
+    assert rollback(bucket, name, reason="worse").champion == "1"

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from components.errors import EverbertError, ModelFolderError, StorageError
 from components.storage import ObjectStore
 from pipelines.local_services import free_port
 from serving.client import predict_grpc, predict_v1, predict_v2
-from serving.follower import Follower, first, read_champion
+from serving.follower import Follower, Successor, first, read_champion
 
 pytestmark = pytest.mark.slow
 
@@ -198,3 +199,34 @@ def test_a_store_that_fails_is_tried_again(
     assert swapped == []
     follower.poll()
     assert [classifier.version for classifier in swapped] == [new]
+
+
+def test_a_champion_that_could_not_be_put_down_is_tried_again(
+    small_model: Path, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(store, small_model, 1)
+    _, champion = first(LOCATION)
+    assert champion is not None
+    swapped: list[Classifier] = []
+    follower = Follower(LOCATION, champion, swapped.append, poll_seconds=0.05)
+    new = promote(store, write_model(tmp_path / "third", seed=3), 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        with pytest.raises(FileNotFoundError):
+            follower.poll()
+    follower.poll()
+    assert [classifier.version for classifier in swapped] == [new]
+
+
+def test_what_works_object_by_object_goes_on_with_the_champion_by_then(
+    small_model: Path, store: ObjectStore, tmp_path: Path
+) -> None:
+    old = promote(store, small_model, 1)
+    classifier, champion = first(LOCATION)
+    assert champion is not None
+    successor = Successor(LOCATION, champion)
+    assert successor(classifier) is classifier
+    new = promote(store, write_model(tmp_path / "fourth", seed=4), 4)
+    newer = successor(classifier)
+    assert (classifier.version, newer.version) == (old, new)
+    assert successor(newer) is newer
