@@ -120,15 +120,15 @@ def batch(arguments: argparse.Namespace) -> Result:
     from components.batch.prefix import score_prefix, watch
     from components.batch.score import Share
     from components.batch.versions import INCOMING
-    from serving.follower import Successor, first
+    from serving.follower import Current
 
     store, share = _store(arguments), Share.parse(arguments.share)
     next(store.list(INCOMING), None)  # a store that is not there is told of before a model is loaded
-    (classifier, champion), settings = first(arguments.model), from_flags(arguments).batch
-    follow = {"newer": Successor(arguments.model, champion)} if champion else {}
+    settings = from_flags(arguments).batch
+    model = Current(arguments.model, settings.poll_seconds)
     if not arguments.once:
-        return asdict(watch(store, classifier, settings, share, **follow))
-    return {"objects": [asdict(result) for result in score_prefix(store, classifier, settings, share, **follow)]}
+        return asdict(watch(store, model, settings, share))
+    return {"objects": [asdict(result) for result in score_prefix(store, model, settings, share)]}
 
 
 def serve(arguments: argparse.Namespace) -> Result:

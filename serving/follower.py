@@ -37,14 +37,16 @@ def load_warm(location: str) -> Classifier:
     return classifier
 
 
-def read_champion(location: str) -> Champion | None:
+def read_champion(location: str, store: ObjectStore | None = None) -> Champion | None:
     """The champion pointer under s3://BUCKET/models/NAME, or None where there is none, or an empty one.
+
+    `store` is the bucket's, for those who look often.
 
     Raises ModelFolderError if the pointer is damaged, StorageError if the store fails.
     """
     bucket, prefix = split_uri(location)
     key = f"{prefix.rstrip('/')}/champion.json"
-    found = ObjectStore(bucket).get(key)
+    found = (store or ObjectStore(bucket)).get(key)
     if found is None:
         return None
     try:
@@ -79,31 +81,52 @@ def first(location: str) -> tuple[Classifier, Champion | None]:
     return load_warm(location), None
 
 
-class Successor:
-    """For what works object by object with the champion of `location`: what to go on with before the next one."""
+class Current:
+    """For what works object by object: the model of `location`, and once there is a new champion that one.
 
-    def __init__(self, location: str, champion: Champion) -> None:
+    The pointer is read when `look_seconds` have gone by. A new champion that cannot be loaded is reported, and the old
+    one goes on.
+    """
+
+    def __init__(self, location: str, look_seconds: float) -> None:
+        """Raises as `first` does."""
+        self._classifier, self._seen = first(location)
         self._location = location
-        self._seen = champion
+        self._store = ObjectStore(split_uri(location)[0]) if self._seen else None
+        self._look_seconds = look_seconds
+        self._looked = time.monotonic()
 
-    def __call__(self, classifier: Classifier) -> Classifier:
-        """`classifier`, or the champion by now, loaded and warm. Raises as `load_champion` does."""
-        champion = read_champion(self._location)
-        if champion is None or champion.etag == self._seen.etag:
-            return classifier
-        if champion.model_version != classifier.version:
-            logs.event("model replaced", previous=classifier.version, model_version=champion.model_version)
-            classifier = load_champion(champion)
+    def __call__(self) -> Classifier:
+        """The model by now."""
+        if self._seen is not None and time.monotonic() - self._looked >= self._look_seconds:
+            self._looked = time.monotonic()
+            try:
+                self._look(self._seen)
+            except Exception as error:  # what works must go on, as a server does
+                reason = f"{type(error).__name__}: {error}"
+                logs.warning("new champion not taken", reason=reason, model_version=self._classifier.version)
+        return self._classifier
+
+    def _look(self, seen: Champion) -> None:
+        champion = read_champion(self._location, self._store)
+        if champion is None or champion.etag == seen.etag:
+            return
+        previous = self._classifier.version
+        if champion.model_version != previous:
+            try:
+                self._classifier = load_champion(champion)
+            except Exception as error:
+                if not _passes(error):
+                    self._seen = champion
+                raise
+            logs.event("model replaced", previous=previous, model_version=champion.model_version)
         self._seen = champion
-        return classifier
 
 
 def _passes(error: Exception) -> bool:
-    """Whether it may go well next time: store, full disk, memory; transformers' own OSErrors have no number."""
+    """Whether it may go well next time: the store, a full disk. transformers' own OSErrors have no number."""
     causes = (error, error.__cause__)
-    return any(
-        isinstance(e, StorageError | MemoryError) or (isinstance(e, OSError) and e.errno is not None) for e in causes
-    )
+    return any(isinstance(e, StorageError) or (isinstance(e, OSError) and e.errno is not None) for e in causes)
 
 
 class Follower(threading.Thread):

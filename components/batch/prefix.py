@@ -18,27 +18,18 @@ from components.errors import ConflictError, DataError, StorageError
 from components.progress import progress
 from components.storage import ObjectStore, StoredObject
 
-Newer = Callable[[Classifier], Classifier]
-"""The model so far to the one to go on with; asked before each object."""
+Model = Classifier | Callable[[], Classifier]
+"""A model, or what gives the one to go on with, asked before each object."""
 
 
-def _the_same(classifier: Classifier) -> Classifier:
-    return classifier
-
-
-def score_prefix(
-    store: ObjectStore, classifier: Classifier, settings: BatchSettings, share: Share = ALL, newer: Newer = _the_same
-) -> list[BatchResult]:
+def score_prefix(store: ObjectStore, model: Model, settings: BatchSettings, share: Share = ALL) -> list[BatchResult]:
     """Score every object under incoming/ that this model has not scored yet.
 
     One that cannot be scored stops no other: its result says why. A successor of the model takes the objects from then
     on; those before are the next pass's.
     """
-    results = []
-    for item in progress(_incoming(store), description="batch", unit="file"):
-        classifier = newer(classifier)
-        results.append(_scored(store, item, classifier, settings, share))
-    return results
+    bar = progress(_incoming(store), description="batch", unit="file")
+    return [_scored(store, item, _now(model), settings, share) for item in bar]
 
 
 @dataclass
@@ -58,35 +49,35 @@ class Watched:
         self.problems += bool(result.problem)
 
 
-def watch(
-    store: ObjectStore, classifier: Classifier, settings: BatchSettings, share: Share = ALL, newer: Newer = _the_same
-) -> Watched:
+def watch(store: ObjectStore, model: Model, settings: BatchSettings, share: Share = ALL) -> Watched:
     """Score what is there, then what comes in, until SIGINT or SIGTERM; the next run goes on with what is in hand then.
 
     A store that is away for a while is waited for, but not at the first look. A successor of the model scores what is
     there anew.
     """
-    seen: dict[str, str] = {}  # key -> entity tag of what this process is done with
-    items, watched, version = _incoming(store), Watched(), classifier.version
+    seen: dict[str, tuple[str, str]] = {}  # key -> entity tag and model version of what this process is done with
+    items, watched = _incoming(store), Watched()
     with _until_stopped():
         while True:
             try:
                 for item in random.sample(items, len(items)):  # several workers start at different objects
-                    if seen.get(item.key) == item.etag:
-                        continue
-                    classifier = newer(classifier)
-                    result = _scored(store, item, classifier, settings, share)
-                    if not result.missing:  # else it is looked at again, until somebody has finished it
-                        watched.add(result)
-                        seen[item.key] = item.etag
+                    classifier = _now(model)
+                    if seen.get(item.key) != (item.etag, classifier.version):
+                        result = _scored(store, item, classifier, settings, share)
+                        if not result.missing:  # else it is looked at again, until somebody has finished it
+                            watched.add(result)
+                            seen[item.key] = item.etag, classifier.version
                 time.sleep(settings.poll_seconds)
-                items, classifier = _incoming(store), newer(classifier)
-                same, version = classifier.version == version, classifier.version
-                seen = {item.key: seen[item.key] for item in items if same and item.key in seen}
+                items = _incoming(store)
+                seen = {item.key: seen[item.key] for item in items if item.key in seen}
             except StorageError as error:
                 logs.warning("batch_waits", reason=str(error))
                 time.sleep(settings.poll_seconds)
     return watched
+
+
+def _now(model: Model) -> Classifier:
+    return model if isinstance(model, Classifier) else model()
 
 
 def _incoming(store: ObjectStore) -> list[StoredObject]:

@@ -22,6 +22,7 @@ def keep_freed() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library; TypeError: Windows
         return
+    tuned = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
     for name, parameter, size in _PARAMETERS:
-        if name not in os.environ:
+        if name not in os.environ and not tuned:
             mallopt(parameter, size)

@@ -156,13 +156,10 @@ def test_the_overlay_of_the_installation_builds(tmp_path: Path) -> None:
     if not shutil.which("kubectl"):
         pytest.skip("kustomize comes with kubectl, which is not installed")
     shutil.copytree(ROOT / "manifests", tmp_path / "manifests")
-    overlay, patch = (
-        block
-        for block in re.findall(r"^```yaml\n(.*?)^```", PAGES["install"], re.MULTILINE | re.DOTALL)
-        if "kind: Kustomization" in block or "ServingRuntime" in block
-    )
+    sidecars, overlay, *patches = re.findall(r"^```yaml\n(.*?)^```", PAGES["install"], re.MULTILINE | re.DOTALL)
+    overlay = overlay.replace("components: []", "components: [../../components/gpu]")
     (folder := tmp_path / "manifests/overlays/ours").mkdir()
-    (folder / "kustomization.yaml").write_text(overlay + patch, encoding="utf-8")
+    (folder / "kustomization.yaml").write_text(overlay + "".join(patches) + sidecars, encoding="utf-8")
     done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     built = list(yaml.load_all(done.stdout, yaml.CSafeLoader))
@@ -171,6 +168,10 @@ def test_the_overlay_of_the_installation_builds(tmp_path: Path) -> None:
     assert not re.findall(r"image: everbert/.*", done.stdout)
     (runtime,) = [d for d in built if d["kind"] == "ServingRuntime"]
     assert {"secretRef": {"name": "everbert-s3"}} in runtime["spec"]["containers"][0]["envFrom"]
+    (service,) = [d for d in built if d["kind"] == "InferenceService"]
+    assert service["spec"]["predictor"]["labels"]["sidecar.istio.io/inject"] == "false"
+    settings = [d["data"] for d in built if d["kind"] == "ConfigMap" and "EVERBERT_IMAGE_TORCH" in d.get("data", {})]
+    assert [s["EVERBERT_IMAGE_TORCH"].rpartition(":")[2] for s in settings] == ["0.1.0-cuda"]
 
 
 def test_every_prefix_that_is_kept_for_long_has_its_rule() -> None:

@@ -338,42 +338,38 @@ def test_a_refused_content_that_comes_back_stands_in_quarantine_again(
         assert (b"no text column" in (reasons or (b"",))[0]) == refused
 
 
+def named(classifier: Classifier, version: str) -> Classifier:
+    """The same model under another version."""
+    described = replace(classifier.description, model_version=version)
+    return Classifier(classifier.engine, classifier.labels, described, classifier.folder)
+
+
 def test_a_successor_of_the_model_takes_the_objects_from_then_on(bucket: ObjectStore, classifier: Classifier) -> None:
-    described = replace(classifier.description, model_version="newer")
-    newer = Classifier(classifier.engine, classifier.labels, described, classifier.folder)
     for name in ("a", "b"):
         bucket.put(f"incoming/{name}.csv", table(name))
-    asked: list[str] = []
-
-    def by_now(model: Classifier) -> Classifier:
-        asked.append(model.version)
-        return newer if len(asked) > 1 else model
-
-    first, second = score_prefix(bucket, classifier, SETTINGS, newer=by_now)
+    models = iter([classifier, named(classifier, "newer")])
+    first, second = score_prefix(bucket, lambda: next(models), SETTINGS)
     assert (first.model_version, second.model_version) == (classifier.version, "newer")
-    assert asked == [classifier.version] * 2
 
 
-def test_a_successor_scores_anew_what_a_watching_process_has_scored(
+def test_what_is_there_is_scored_anew_by_each_model_that_a_watching_process_has(
     bucket: ObjectStore, classifier: Classifier
 ) -> None:
-    described = replace(classifier.description, model_version="newer")
-    newer = Classifier(classifier.engine, classifier.labels, described, classifier.folder)
+    """A champion, its successor, and the champion again, after a rollback, within one pass."""
+    newer, looks = named(classifier, "newer"), 0
     for name in "abc":
         bucket.put(f"incoming/{name}.csv", table(name))
-    looks = 0
 
-    def by_now(model: Classifier) -> Classifier:
+    def by_now() -> Classifier:
         nonlocal looks
         looks += 1
-        if all(model_of(bucket, name) == "newer" for name in "abc"):
+        if looks > 3 and all(model_of(bucket, name) == classifier.version for name in "abc"):
             raise KeyboardInterrupt  # as a signal does
         assert looks < 20
-        return newer if looks > 1 else model
+        return newer if looks == 2 else classifier
 
-    seen = watch(bucket, classifier, replace(SETTINGS, poll_seconds=0.1), newer=by_now)
-    assert seen.problems == 0
-    assert seen.objects > 3  # the first one twice
+    seen = watch(bucket, by_now, replace(SETTINGS, poll_seconds=0.1))
+    assert (seen.objects, seen.problems) == (4, 0)  # that of the successor twice
 
 
 def model_of(bucket: ObjectStore, name: str) -> str:
@@ -384,8 +380,7 @@ def model_of(bucket: ObjectStore, name: str) -> str:
 def test_a_slow_worker_of_an_older_model_leaves_the_newer_ones_predictions(
     bucket: ObjectStore, classifier: Classifier
 ) -> None:
-    described = replace(classifier.description, model_version="newer")
-    newer = Classifier(classifier.engine, classifier.labels, described, classifier.folder)
+    newer = named(classifier, "newer")
     bucket.put(KEY, table("a", "b"))
     slow = Interrupted(bucket.bucket, "predictions/", lambda: score_prefix(bucket, newer, SETTINGS))
     with pytest.raises(DataError, match="another model has scored"):

@@ -21,7 +21,7 @@ from components.errors import EverbertError, ModelFolderError, StorageError
 from components.storage import ObjectStore
 from pipelines.local_services import free_port
 from serving.client import predict_grpc, predict_v1, predict_v2
-from serving.follower import Follower, Successor, first, read_champion
+from serving.follower import Current, Follower, first, read_champion
 
 pytestmark = pytest.mark.slow
 
@@ -222,11 +222,13 @@ def test_what_works_object_by_object_goes_on_with_the_champion_by_then(
     small_model: Path, store: ObjectStore, tmp_path: Path
 ) -> None:
     old = promote(store, small_model, 1)
-    classifier, champion = first(LOCATION)
-    assert champion is not None
-    successor = Successor(LOCATION, champion)
-    assert successor(classifier) is classifier
+    current, seldom = Current(LOCATION, look_seconds=0), Current(LOCATION, look_seconds=3600)
+    replaced = weakref.ref(current())
     new = promote(store, write_model(tmp_path / "fourth", seed=4), 4)
-    newer = successor(classifier)
-    assert (classifier.version, newer.version) == (old, new)
-    assert successor(newer) is newer
+    assert current().version == new
+    assert replaced() is None
+    assert seldom().version == old
+    promote(store, small_model, 5, model_version="another")
+    for _ in range(2):
+        assert current().version == new
+    assert Current(str(small_model), look_seconds=0)().version == old
