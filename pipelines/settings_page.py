@@ -37,6 +37,7 @@ _ENVIRONMENT = {
     "KFP_ENDPOINT or KF_PIPELINES_ENDPOINT": "the KFP API server",
     "KFP_TOKEN": "its bearer token, from outside the cluster; inside, the pod's projected token is used",
     "HF_HUB_OFFLINE": "1: a base model is never downloaded",
+    "GLIBC_TUNABLES or MALLOC_*_": "malloc's own settings; where they are set, the engine leaves malloc alone",
 }  # fmt: skip
 
 
