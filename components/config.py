@@ -244,7 +244,9 @@ class BatchSettings:
     predictions_format: str = setting(
         "same", "what predictions are written as; same: as their input", choices=("same", "csv", "parquet")
     )
-    poll_seconds: float = setting(10.0, "seconds between two looks at what has come in", minimum=0.1)
+    poll_seconds: float = setting(
+        10.0, "seconds between two looks at what has come in, and at who is champion", minimum=0.1
+    )
     embedding_rows: int = setting(10_000, "most embeddings kept for each file for the drift check", minimum=0)
 
 

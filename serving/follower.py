@@ -81,46 +81,49 @@ def first(location: str) -> tuple[Classifier, Champion | None]:
     return load_warm(location), None
 
 
-class Current:
-    """For what works object by object: the model of `location`, and once there is a new champion that one.
+class Lookout:
+    """Looks at the pointer of `location` again and again, for a champion to go on with instead of `current`."""
 
-    The pointer is read when `look_seconds` have gone by. A new champion that cannot be loaded is reported, and the old
-    one goes on.
-    """
-
-    def __init__(self, location: str, look_seconds: float) -> None:
-        """Raises as `first` does."""
-        self._classifier, self._seen = first(location)
+    def __init__(self, location: str, current: Champion) -> None:
         self._location = location
-        self._store = ObjectStore(split_uri(location)[0]) if self._seen else None
-        self._look_seconds = look_seconds
-        self._looked = time.monotonic()
+        self._store = ObjectStore(split_uri(location)[0])
+        self._seen = current
+        self._serving = current.model_version
+        self._last_warning = ""
 
-    def __call__(self) -> Classifier:
-        """The model by now."""
-        if self._seen is not None and time.monotonic() - self._looked >= self._look_seconds:
-            self._looked = time.monotonic()
-            try:
-                self._look(self._seen)
-            except Exception as error:  # what works must go on, as a server does
-                reason = f"{type(error).__name__}: {error}"
-                logs.warning("new champion not taken", reason=reason, model_version=self._classifier.version)
-        return self._classifier
+    def look(self) -> Classifier | None:
+        """The new champion, loaded and warm, or None if there is none.
 
-    def _look(self, seen: Champion) -> None:
+        Raises what reading and loading raise. What may pass is tried again at the next look; a broken model is not.
+        """
         champion = read_champion(self._location, self._store)
-        if champion is None or champion.etag == seen.etag:
-            return
-        previous = self._classifier.version
-        if champion.model_version != previous:
+        if champion is None or champion.etag == self._seen.etag:
+            return None
+        classifier = None
+        if champion.model_version != self._serving:
             try:
-                self._classifier = load_champion(champion)
+                classifier = load_champion(champion)
             except Exception as error:
                 if not _passes(error):
                     self._seen = champion
                 raise
-            logs.event("model replaced", previous=previous, model_version=champion.model_version)
+            logs.event("model replaced", previous=self._serving, model_version=champion.model_version)
+            self._serving = champion.model_version
         self._seen = champion
+        return classifier
+
+    def try_to_look(self) -> Classifier | None:
+        """The same, but whatever goes wrong is only reported, once: the work goes on with the model it has."""
+        try:
+            classifier = self.look()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            if reason != self._last_warning:
+                logs.warning("new champion not served", reason=reason, model_version=self._serving)
+            self._last_warning = reason
+            return None
+        self._last_warning = ""
+        return classifier
 
 
 def _passes(error: Exception) -> bool:
@@ -129,52 +132,41 @@ def _passes(error: Exception) -> bool:
     return any(isinstance(e, StorageError) or (isinstance(e, OSError) and e.errno is not None) for e in causes)
 
 
-class Follower(threading.Thread):
-    """Looks for a new champion every `poll_seconds` and hands it over, loaded and warm.
+class Current:
+    """For what works object by object: the model of `location`, and once there is a new champion that one.
 
-    A champion that is broken is reported once and passed over: the old one goes on.
+    The pointer is read when `look_seconds` have gone by.
     """
 
-    def __init__(self, location: str, current: Champion, swap: Callable[[Classifier], None], poll_seconds: float):
+    def __init__(self, location: str, look_seconds: float) -> None:
+        """Raises as `first` does."""
+        self._classifier, champion = first(location)
+        self._lookout = Lookout(location, champion) if champion else None
+        self._look_seconds = look_seconds
+        self._looked = time.monotonic()
+
+    def __call__(self) -> Classifier:
+        """The model by now."""
+        if self._lookout and time.monotonic() - self._looked >= self._look_seconds:
+            self._looked = time.monotonic()
+            self._classifier = self._lookout.try_to_look() or self._classifier
+        return self._classifier
+
+
+class Follower(threading.Thread):
+    """Has a look every `poll_seconds`, and hands a new champion over."""
+
+    def __init__(self, lookout: Lookout, swap: Callable[[Classifier], None], poll_seconds: float) -> None:
         super().__init__(name="follower", daemon=True)
-        self._location = location
-        self._seen = current
-        self._serving = current.model_version
+        self._lookout = lookout
         self._swap = swap
         self._poll_seconds = poll_seconds
         self._stopped = threading.Event()
-        self._last_warning = ""
 
     def stop(self) -> None:
         self._stopped.set()
 
     def run(self) -> None:
         while not self._stopped.wait(self._poll_seconds):
-            try:
-                self.poll()
-                self._last_warning = ""
-            except Exception as error:  # the server must go on with the model it has, whatever happens here
-                self._warn(error)
-
-    def poll(self) -> None:
-        """Look once. Raises what loading the champion raises; what may pass is tried again at the next poll."""
-        champion = read_champion(self._location)
-        if champion is None or champion.etag == self._seen.etag:
-            return
-        if champion.model_version != self._serving:
-            try:
-                classifier = load_champion(champion)
-            except Exception as error:
-                if not _passes(error):
-                    self._seen = champion  # do not download a broken model again and again
-                raise
-            self._swap(classifier)
-            logs.event("model replaced", previous=self._serving, model_version=champion.model_version)
-            self._serving = champion.model_version
-        self._seen = champion
-
-    def _warn(self, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"
-        if reason != self._last_warning:
-            logs.warning("new champion not served", reason=reason, model_version=self._serving)
-        self._last_warning = reason
+            if classifier := self._lookout.try_to_look():
+                self._swap(classifier)

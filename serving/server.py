@@ -12,7 +12,7 @@ from fastapi.exceptions import FastAPIDeprecationWarning
 from components import logs
 from components.config import ServingSettings
 from components.errors import ResourceError
-from serving.follower import Follower, first
+from serving.follower import Follower, Lookout, first
 from serving.kserve_server import Server, app
 from serving.page import add_page
 from serving.payload_log import PayloadLog
@@ -39,7 +39,7 @@ def serve(
     if page:
         add_page(app, predictor, settings)
     if champion is not None:
-        Follower(model, champion, predictor.replace, settings.poll_seconds).start()
+        Follower(Lookout(model, champion), predictor.replace, settings.poll_seconds).start()
     logs.event(
         "serving", model=name, model_version=classifier.version, http_port=http_port, grpc_port=grpc_port,
         engine=classifier.engine.description,

@@ -44,8 +44,8 @@ def deploy(
     else:
         _require_compared(version, current, compared_with)
         # On a cluster the pointer is written last: what it names is proven, whether the alias has followed or not.
-        before = _as_previous(current) if inference_service else _last_champion(current, champion)
-        target = Pointer(version.name, version.version, version.digest, version.uri, before)
+        before = _content(current) if inference_service else _proven(current, champion)
+        target = Pointer(version.name, version.version, version.digest, version.uri, _without_previous(before))
     if inference_service:
         _to_cluster(store, current, target, etag, inference_service, settings or DeploymentSettings())
     else:
@@ -106,27 +106,25 @@ def _to_server(
     except DeploymentError as error:
         champion = tracking.champion(target.name)  # again: what was replaced may have been proven meanwhile
         if etag and not _is_champion(target, champion):
-            pointer.put_back(store, target.name, _before(current, target, champion), etag)
+            before = target.previous if current == target else _proven(current, champion)
+            pointer.put_back(store, target.name, before, etag)
         stays = f"version {champion.version} stays champion" if champion else "no version is champion yet"
         raise DeploymentError(f"{error}; {stays}") from error
 
 
-def _before(current: Pointer | None, target: Pointer, champion: tracking.ModelVersion | None) -> dict[str, Any] | None:
-    """What the pointer was before it named `target`, its own predecessor included; never what was not proven."""
-    if current is None or current == target:
-        return target.previous
-    return asdict(current) if _is_champion(current, champion) else current.previous
-
-
-def _last_champion(current: Pointer | None, champion: tracking.ModelVersion | None) -> dict[str, Any] | None:
+def _proven(current: Pointer | None, champion: tracking.ModelVersion | None) -> dict[str, Any] | None:
     """What to go back to: the pointer that is replaced, or, if it was itself never proven, what it would go back to."""
-    if current is None or not _is_champion(current, champion):
-        return current.previous if current else None
-    return _as_previous(current)
+    if current is None or _is_champion(current, champion):
+        return _content(current)
+    return current.previous
 
 
-def _as_previous(current: Pointer | None) -> dict[str, Any] | None:
-    return asdict(current) | {"previous": None} if current else None
+def _content(current: Pointer | None) -> dict[str, Any] | None:
+    return asdict(current) if current else None
+
+
+def _without_previous(before: dict[str, Any] | None) -> dict[str, Any] | None:
+    return before | {"previous": None} if before else None
 
 
 def _is_champion(one: Pointer, champion: tracking.ModelVersion | None) -> bool:

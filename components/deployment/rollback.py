@@ -55,9 +55,7 @@ def rollback(
     if expected and current.model_version != expected:
         raise DeploymentError(f"{name} is served as {current.model_version} by now, not as {expected}; nothing is done")
     target = replace(Pointer(**current.previous), previous=None)
-    tracking.version(
-        name, target.version
-    )  # before anything is changed: a second attempt would find nothing to go back to
+    tracking.version(name, target.version)  # raises before anything is changed, so that it can be done again
     pointer.write(store, target, etag)
     try:
         tracking.set_alias(name, tracking.CHAMPION, target.version)

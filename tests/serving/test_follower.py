@@ -21,7 +21,7 @@ from components.errors import EverbertError, ModelFolderError, StorageError
 from components.storage import ObjectStore
 from pipelines.local_services import free_port
 from serving.client import predict_grpc, predict_v1, predict_v2
-from serving.follower import Current, Follower, first, read_champion
+from serving.follower import Current, Lookout, first, read_champion
 
 pytestmark = pytest.mark.slow
 
@@ -183,39 +183,27 @@ def test_a_model_folder_in_the_store_is_loaded_once(small_model: Path, store: Ob
     assert classifier.version == Classifier.load(small_model).version
 
 
-def test_a_store_that_fails_is_tried_again(
-    small_model: Path, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what", ["the store refuses", "there is no room"])
+def test_what_may_pass_is_tried_again(
+    what: str, small_model: Path, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     promote(store, small_model, 1)
     _, champion = first(LOCATION)
     assert champion is not None
-    swapped: list[Classifier] = []
-    follower = Follower(LOCATION, champion, swapped.append, poll_seconds=0.05)
+    lookout = Lookout(LOCATION, champion)
     new = promote(store, write_model(tmp_path / "second", seed=2), 2)
     with monkeypatch.context() as patch:
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-        with pytest.raises(StorageError, match="refused the credentials"):
-            follower.poll()
-    assert swapped == []
-    follower.poll()
-    assert [classifier.version for classifier in swapped] == [new]
-
-
-def test_a_champion_that_could_not_be_put_down_is_tried_again(
-    small_model: Path, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    promote(store, small_model, 1)
-    _, champion = first(LOCATION)
-    assert champion is not None
-    swapped: list[Classifier] = []
-    follower = Follower(LOCATION, champion, swapped.append, poll_seconds=0.05)
-    new = promote(store, write_model(tmp_path / "third", seed=3), 3)
-    with monkeypatch.context() as patch:
-        patch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-        with pytest.raises(FileNotFoundError):
-            follower.poll()
-    follower.poll()
-    assert [classifier.version for classifier in swapped] == [new]
+        if what == "the store refuses":
+            patch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        else:
+            patch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        with pytest.raises((StorageError, FileNotFoundError), match=r"refused the credentials|gone"):
+            lookout.look()
+        assert lookout.try_to_look() is None
+    found = lookout.look()
+    assert found is not None
+    assert found.version == new
+    assert lookout.look() is None
 
 
 def test_what_works_object_by_object_goes_on_with_the_champion_by_then(
