@@ -26,9 +26,9 @@ from kserve.protocol.grpc.servicer import InferenceServicer  # isort: skip
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension  # isort: skip
 from kserve.protocol.rest.server import RESTServer  # isort: skip
 
-from serving.batcher import QueueFullError
 from serving.observation import ObservedGrpc, ObservedHttp
 from serving.predictor import SentimentPredictor, StrictDataPlane
+from serving.queued import QueueFullError
 
 _GRACE_SECONDS = 30  # for what is in flight when the server is told to stop; what Kubernetes gives by default
 

@@ -25,9 +25,10 @@ from components.classifier.classifier import Classifier
 from components.classifier.engine import Scores
 from components.config import BatchSettings, ServingSettings
 from components.errors import DataError
-from serving.batcher import MicroBatcher, QueueFullError
+from serving.batcher import MicroBatcher
 from serving.observation import UPLOAD
 from serving.predictor import SentimentPredictor
+from serving.queued import QueueFullError
 
 _POLICY = (  # the page needs nothing from anywhere, so it may have nothing from anywhere
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "

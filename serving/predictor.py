@@ -17,9 +17,10 @@ from components.classifier.classifier import PREDICTION_COLUMNS, Classifier, Pre
 from components.config import ServingSettings
 from components.deployment.probes import PROBE_HEADER
 from serving import metrics, observation
-from serving.batcher import MicroBatcher, Scored
+from serving.batcher import MicroBatcher
 from serving.content import INPUT_NAME, PROBABILITIES, Asked, asked_in_v1, asked_in_v2
 from serving.payload_log import PayloadLog
+from serving.queued import Scored
 
 OUTPUT_DATATYPES = dict(
     zip(PREDICTION_COLUMNS, ("INT64", "BYTES", "FP64", "BOOL", "INT64", "BYTES"), strict=True)

@@ -6,7 +6,6 @@ Else by torch's.
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,34 +17,41 @@ _SCORES = 1 << 19  # in one go: a megabyte of bfloat16, what a core's own cache 
 _LARGEST = 2.0**116
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attention(query: Tensor, key: Tensor, value: Tensor, at_once: int = _SCORES) -> Tensor:
     """Softmax of the products of queries and keys, over the root of the head's size, times the values.
 
-    `query` may have fewer rows than the others, which have the same.
+    `query` may have fewer rows than the others, which have the same. As many heads at a time, of whatever text, as
+    have `at_once` scores.
     """
     if query.dtype != torch.bfloat16 or query.device.type != "cpu":
         return scaled_dot_product_attention(query, key, value)
-    one = _ByProducts.apply if query.requires_grad else _by_powers
-    return torch.cat([one(*part) for part in _in_cache(query, key, value)]).view(query.shape)
+    heads = max(1, at_once // (query.shape[2] * key.shape[2]))
+    queries = query.reshape(-1, query.shape[2], query.shape[3]).split(heads)
+    keys = key.reshape(-1, key.shape[2], key.shape[3]).split(heads)
+    values = value.reshape(-1, value.shape[2], value.shape[3]).split(heads)
+    found: list[Tensor] = []
+    for of_query, of_key, of_value in zip(queries, keys, values):  # noqa: B905  TorchScript knows no `strict`
+        found.append(_of_heads(of_query, of_key, of_value))
+    return torch.cat(found).view(query.shape)
 
 
-def _in_cache(query: Tensor, key: Tensor, value: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """As many heads at a time, of whatever text, as the cache holds the scores of: [heads, length, size] each."""
-    heads = max(1, _SCORES // (query.shape[2] * key.shape[2]))
-    parts = (part.reshape(-1, *part.shape[2:]).split(heads) for part in (query, key, value))
-    return zip(*parts, strict=True)
+def _of_heads(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """`attention` of some heads [heads, length, size]."""
+    if not torch.jit.is_scripting() and query.requires_grad:  # compiled is what scores
+        return _ByProducts.apply(query, key, value)
+    return _by_powers(query, key, value)
 
 
-def _by_powers(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """`attention` of some heads [heads, length, size], without gradients.
+def _by_powers(query: Tensor, key: Tensor, value: Tensor, largest: float = _LARGEST) -> Tensor:
+    """`attention` of some heads, without gradients.
 
     The softmax by powers of two, and without each row's maximum subtracted, which changes nothing as long as the row's
     sum stays in the format's range. Where one does not, the usual softmax.
     """
     weights = _product(query, key.transpose(1, 2), query.shape[2] ** -0.5 / math.log(2)).exp2_()
     sums = weights.sum(dim=-1, keepdim=True)
-    least, most = sums.aminmax()
-    if least > 1 / _LARGEST and most < _LARGEST:
+    least, most = torch.aminmax(sums)
+    if bool(least > 1 / largest) and bool(most < largest):
         return torch.bmm(weights, value).div_(sums)
     return torch.bmm(_softmax(query, key), value)
 

@@ -16,7 +16,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from transformers.utils import logging as transformers_logging
 
 from components.classifier.memory import keep_freed
-from components.classifier.packed_bert import PackedBert, middle_layer, supports
+from components.classifier.packed_bert import PackedBert, supports
+from components.classifier.packed_forward import middle_layer
 from components.classifier.precision import product_dtype
 from components.classifier.text import clean
 from components.errors import ModelFolderError
@@ -136,10 +137,11 @@ class Engine:
     def description(self) -> dict[str, str]:
         """Which forward pass scores, where, in which number format, and why; for the logs of what runs for long."""
         if supports(self.model):
-            kind, dtype, reason = "packed", str(self._dtype).removeprefix("torch."), self._reason
+            kind = self._frozen.kind if self._frozen else "packed"
+            dtype, reason = str(self._dtype).removeprefix("torch."), self._reason
         else:
             kind, dtype = "transformers", "float32"
-            reason = f"there is no packed forward pass for {type(self.model).__name__}"
+            reason = f"there is no packed forward pass for this {type(self.model).__name__}"
         return {"kind": kind, "device": str(self.device), "dtype": dtype, "reason": reason}
 
     @torch.inference_mode()

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from server_process import write_model
 
 from components.classifier.classifier import Classifier
-from serving.batcher import MicroBatcher, QueueFullError, Scored
+from serving.batcher import MicroBatcher
+from serving.queued import QueueFullError, Scored
 
 TEXT = "a fine film"  # five tokens
 LONG = "word " * 300  # several windows of 64 tokens
@@ -20,7 +22,7 @@ TOKENS = 5
 
 
 class Gate:
-    """Holds the worker before each batch until it is opened; remembers the tokens of each batch."""
+    """Holds the model before each batch until it is opened; remembers the tokens of each batch."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -46,12 +48,16 @@ class Clock:
 class Machine:
     """The real model on a machine that scores `speed` tokens a second by `clock`; asked every `gap` seconds."""
 
-    def __init__(self, clock: Clock, speed: float, gap: float, until: float, arrive: Callable[[], None]) -> None:
-        self.clock, self.speed, self.gap, self.until, self.arrive = clock, speed, gap, until, arrive
+    arrive: Callable[[], None]
+    handed_over: Callable[[], None]
+
+    def __init__(self, clock: Clock, speed: float, gap: float, until: float) -> None:
+        self.clock, self.speed, self.gap, self.until = clock, speed, gap, until
         self.idle = threading.Event()
         self._next = 0.0
 
     def __call__(self, tokens: int) -> None:
+        self.handed_over()  # the last batch, before time passes
         end = self.clock.now + tokens / self.speed
         while self._next < min(end, self.until):
             self.clock.now = max(self.clock.now, self._next)
@@ -76,7 +82,7 @@ def gate() -> Iterator[Gate]:
 
 @pytest.fixture
 def held(gate: Gate, classifier: Classifier) -> Iterator[MicroBatcher]:
-    """A batcher whose worker is held in a first batch of one text, at most 100 tokens a batch."""
+    """A batcher whose model is held in a first batch of one text, at most 100 tokens a batch."""
     batcher = MicroBatcher(100, 60, gate)
     batcher.submit(classifier, [TEXT])
     assert gate.reached.wait(30)
@@ -87,6 +93,12 @@ def held(gate: Gate, classifier: Classifier) -> Iterator[MicroBatcher]:
 
 def result(future: "Future[Scored]") -> Scored:
     return future.result(timeout=30)
+
+
+def tokenized(batcher: MicroBatcher) -> None:
+    """Until all that waits is."""
+    while batcher._requests > len(batcher._ready):
+        time.sleep(0.0005)
 
 
 def test_answers_are_those_of_the_classifier(classifier: Classifier) -> None:
@@ -123,9 +135,41 @@ def test_a_lone_request_never_waits(classifier: Classifier) -> None:
 
 def test_what_waits_goes_as_one_batch_within_the_budget(held: MicroBatcher, gate: Gate, classifier: Classifier) -> None:
     futures = [held.submit(classifier, [TEXT]) for _ in range(25)]
+    tokenized(held)
     gate.opened.set()
     assert len([result(future) for future in futures]) == 25
     assert gate.batches == [TOKENS, 20 * TOKENS, 5 * TOKENS]
+
+
+def test_two_batches_take_turns_where_there_is_enough_for_two(gate: Gate, classifier: Classifier) -> None:
+    batcher = MicroBatcher(2048, 60, gate)
+    futures = [batcher.submit(classifier, [TEXT])]
+    assert gate.reached.wait(30)
+    futures += [batcher.submit(classifier, [" ".join([TEXT] * 10)]) for _ in range(32)]  # of 32 tokens each
+    tokenized(batcher)
+    waiting = batcher.waiting_tokens
+    gate.opened.set()
+    assert [len(result(future).scores.windows) for future in futures] == [1] * 33
+    assert gate.batches[0] == TOKENS
+    assert waiting / 2 - 32 <= gate.batches[1] <= waiting / 2
+    assert gate.batches[1:] == [gate.batches[1], 32 * 32 - gate.batches[1]]
+    batcher.close()
+
+
+@pytest.mark.parametrize("texts", [[[TEXT]] * 40, [[TEXT] * 200]])  # little together; much, but of one request
+def test_one_batch_does_where_two_would_gain_nothing(
+    texts: list[list[str]], gate: Gate, classifier: Classifier
+) -> None:
+    batcher = MicroBatcher(2048, 60, gate)
+    held = batcher.submit(classifier, [TEXT])
+    assert gate.reached.wait(30)
+    futures = [batcher.submit(classifier, some) for some in texts]
+    tokenized(batcher)
+    gate.opened.set()
+    for future in (held, *futures):
+        result(future)
+    assert gate.batches == [TOKENS, sum(map(len, texts)) * TOKENS]
+    batcher.close()
 
 
 def test_a_large_request_takes_turns(held: MicroBatcher, gate: Gate, classifier: Classifier) -> None:
@@ -134,6 +178,7 @@ def test_a_large_request_takes_turns(held: MicroBatcher, gate: Gate, classifier:
     small = held.submit(classifier, [TEXT])
     for name, future in (("large", large), ("small", small)):
         future.add_done_callback(lambda _, name=name: order.append(name))
+    tokenized(held)
     gate.opened.set()
     assert result(large).scores.windows.tolist() == classifier.score([LONG] * 20).windows.tolist()
     result(small)
@@ -179,6 +224,7 @@ def test_a_batch_takes_at_most_a_quarter_of_the_longest_wait(gate: Gate, classif
     held = batcher.submit(classifier, [TEXT])
     assert gate.reached.wait(30)
     waiting = [batcher.submit(classifier, [LONG]) for _ in range(12)]
+    tokenized(batcher)
     gate.opened.set()
     result(held)
     for future in waiting:
@@ -194,6 +240,10 @@ def test_the_measured_speed_lets_in_what_can_be_scored_in_time(classifier: Class
     answered: list[float] = []  # seconds from submission to answer
     refusals = 0
 
+    def handed_over() -> None:
+        while batcher._scored:
+            time.sleep(0.0005)
+
     def arrive() -> None:
         nonlocal refusals
         start = clock.now
@@ -203,11 +253,13 @@ def test_the_measured_speed_lets_in_what_can_be_scored_in_time(classifier: Class
         except QueueFullError:
             refusals += learnt
             return
+        tokenized(batcher)
         if learnt:
             accepted.append(future)
             future.add_done_callback(lambda done: done.exception() or answered.append(clock.now - start))
 
-    machine = Machine(clock, speed, gap=0.5 * 10 * TOKENS / speed, until=15, arrive=arrive)  # twice what it can
+    machine = Machine(clock, speed, gap=0.5 * 10 * TOKENS / speed, until=15)  # twice what it can
+    machine.arrive, machine.handed_over = arrive, handed_over
     batcher = MicroBatcher(1_000_000, 1, machine, clock)
     batcher.submit(classifier, [TEXT])
     assert machine.idle.wait(120)
@@ -233,6 +285,7 @@ def test_what_was_given_up_is_not_computed(held: MicroBatcher, gate: Gate, class
     waiting = held.submit(classifier, [TEXT] * 3)
     kept = held.submit(classifier, [TEXT])
     assert waiting.cancel()
+    tokenized(held)
     gate.opened.set()
     result(kept)
     assert gate.batches == [TOKENS, TOKENS]
@@ -269,11 +322,12 @@ def test_a_failing_model_fails_its_own_requests_only(
     held: MicroBatcher, gate: Gate, classifier: Classifier, small_model: Path
 ) -> None:
     broken = Classifier.load(small_model)
-    assert broken.engine._frozen is not None
-    broken.engine._frozen._words = broken.engine._frozen._words[:10]  # most tokens have no embedding now
+    broken.engine._frozen = None  # the weights as they are now
+    embeddings = broken.engine.model.bert.embeddings.word_embeddings
+    embeddings.weight = torch.nn.Parameter(embeddings.weight[:10])  # most tokens have none
     failing, good = held.submit(broken, [TEXT]), held.submit(classifier, [TEXT])
     gate.opened.set()
-    with pytest.raises(IndexError):
+    with pytest.raises(RuntimeError, match="index out of range"):
         failing.result(timeout=30)
     assert result(good).classifier is classifier
 

@@ -1,5 +1,9 @@
 """The engine against transformers itself: equal numbers, with and without the packed forward pass."""
 
+import statistics
+import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +79,60 @@ def test_training_drops_out_and_scoring_does_not(engine: Engine) -> None:
     forward.train()
     assert not torch.equal(forward(texts), forward(texts))
     engine.model.eval()
+
+
+def bert(**config: object) -> BertForSequenceClassification:
+    torch.manual_seed(6)
+    return BertForSequenceClassification(BertConfig(vocab_size=100, num_attention_heads=4, **config)).eval()
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu", "gelu_new"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_it_gives_the_same_numbers(
+    dtype: torch.dtype, activation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = bert(hidden_size=64, num_hidden_layers=3, intermediate_size=96, hidden_act=activation)
+    with torch.inference_mode():
+        fast = PackedBert(model, dtype, frozen=True)
+        with monkeypatch.context() as patched:
+            patched.delattr(torch.jit, "script")  # as it may be in a later torch
+            plain = PackedBert(model, dtype, frozen=True)
+        assert (fast.kind, plain.kind) == ("packed, compiled", "packed")
+        for lengths in ([5], [7] * 3, [3, 9, 9, 30, 4], [64] * 8, [2] * 40, [5]):
+            texts = [torch.randint(1, 100, (length,)).tolist() for length in lengths]
+            for ours, theirs in zip(fast(texts), plain(texts), strict=True):
+                assert torch.equal(ours, theirs)
+
+
+def test_other_threads_go_on_while_a_batch_is_scored() -> None:
+    """With a thread that always wants the interpreter's lock: compiled, a batch has to get it back once."""
+    model = bert(hidden_size=128, num_hidden_layers=6, intermediate_size=512)
+    with torch.inference_mode():
+        packed = PackedBert(model, torch.float32, frozen=True)
+    ended = threading.Event()
+
+    def seconds() -> float:
+        times = []
+        with torch.inference_mode():
+            for _ in range(13):
+                start = time.perf_counter()
+                packed([[7] * 20] * 4)
+                times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
+    def want() -> None:
+        while not ended.is_set():
+            pass
+
+    alone = seconds()
+    other = threading.Thread(target=want)
+    other.start()
+    try:
+        beside = seconds()
+    finally:
+        ended.set()
+        other.join()
+    assert beside < 2 * alone + 5 * sys.getswitchinterval()  # at each of 130 operators it would be 0.6 s
 
 
 def test_one_layer_and_one_text() -> None:

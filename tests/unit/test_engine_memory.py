@@ -24,7 +24,7 @@ print(json.dumps(memory))
 """
 
 _AGAIN = """
-import json, resource, torch
+import itertools, json, resource, statistics, torch
 from concurrent.futures import ThreadPoolExecutor
 from transformers import BertConfig, BertForSequenceClassification
 from components.classifier.engine import Engine
@@ -35,10 +35,11 @@ def pages():
 def asked_for():
     for _ in range(3):
         scorer.forward(batch)
-    before = pages()
+    before = [pages()]
     for _ in range(5):
         scorer.forward(batch)
-    return (pages() - before) / 5
+        before.append(pages())
+    return statistics.median(after - start for start, after in itertools.pairwise(before))
 
 torch.set_num_threads(1)
 small = BertConfig(vocab_size=10, hidden_size=384, num_hidden_layers=3, num_attention_heads=12, intermediate_size=1536)

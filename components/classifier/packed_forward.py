@@ -1,0 +1,181 @@
+"""The forward pass of packed_bert.py as functions of its weights, in the part of Python that TorchScript compiles.
+
+Run as Python, they score and train. For scoring on a CPU they are compiled: the numbers are the same, a text is scored
+in three quarters of the time and a batch in a twentieth less, and above all the interpreter's lock is given away once a
+batch instead of once an operator, so that a server's other threads work while the model does (docs/log.md).
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import dropout, layer_norm, linear
+
+from components.classifier.attention import attention
+from components.classifier.products import Product, multiplied
+
+Affine = tuple[Tensor, Tensor]  # weight and bias
+
+
+class Layer(NamedTuple):
+    """The weights of one."""
+
+    attention_input: list[Product]  # query, key and value in one; in the last layer query, and key with value
+    attention_output: Product
+    attention_norm: Affine
+    intermediate: Product
+    output: Product
+    output_norm: Affine
+
+
+class Weights(NamedTuple):
+    """A BERT classifier's, and what else its forward pass depends on."""
+
+    words: Tensor  # [vocabulary, hidden]
+    positions: Tensor  # [positions, hidden], the type of the tokens in them
+    embedding_norm: Affine
+    layers: list[Layer]
+    pooler: Affine
+    classifier: Affine
+    heads: int
+    epsilon: float
+    dtype: torch.dtype  # of the products
+    dropout: float  # of hidden values; 0 but in training
+    head_dropout: float
+
+
+class Group(NamedTuple):
+    """Texts of one length, next to each other."""
+
+    start: int  # the first row in the matrix of tokens
+    first: int  # the first text
+    texts: int
+    length: int  # tokens of each
+
+
+def middle_layer(layers: int) -> int:
+    """The layer whose output is a text's embedding; 0 is the embedding layer's.
+
+    Fine-tuning makes the last layers blind to what does not bear on the label, another topic for one; the token means
+    half-way up still tell (docs/log.md).
+    """
+    return layers // 2
+
+
+def forward(
+    tokens: list[int], groups: list[Group], back: list[int], rows: int, weights: Weights
+) -> tuple[Tensor, Tensor]:
+    """([texts, classes] logits, [texts, hidden] token means after the middle layer), float32.
+
+    `tokens` are the ids of the groups' texts, one text after the other, and any number of spare ones at the end. `back`
+    says of each text in the answer which one of the groups' it is. The last layer computes `rows` rows, at least as
+    many as there are texts.
+    """
+    ids = torch.tensor(tokens, device=weights.words.device)
+    positions: list[Tensor] = []
+    starts: list[Tensor] = []
+    for group in groups:
+        positions.append(torch.arange(group.length, device=ids.device).repeat(group.texts))
+        starts.append(torch.arange(group.texts, device=ids.device) * group.length + group.start)
+    positions.append(ids.new_zeros(len(tokens) - groups[-1].start - groups[-1].texts * groups[-1].length))
+    starts.append(ids.new_zeros(rows - len(back)))
+    embedded = torch.embedding(weights.words, ids) + torch.embedding(weights.positions, torch.cat(positions))
+    hidden = _dropped(_normed(embedded, weights.embedding_norm, weights), weights)
+    middle = middle_layer(len(weights.layers))
+    means = _means(hidden, groups) if middle == 0 else hidden
+    for number, layer in enumerate(weights.layers[:-1]):
+        hidden = _fed_forward(_attended(hidden, layer, groups, weights), layer, weights)
+        if number + 1 == middle:
+            means = _means(hidden, groups)
+    cls = _attended_first(hidden, torch.cat(starts), weights.layers[-1], groups, weights)
+    cls = _fed_forward(cls, weights.layers[-1], weights)[: len(back)].double()
+    pooled = torch.tanh(linear(cls, weights.pooler[0], weights.pooler[1]))
+    pooled = dropout(pooled, weights.head_dropout, weights.head_dropout > 0)
+    logits = linear(pooled, weights.classifier[0], weights.classifier[1]).float()
+    order = torch.tensor(back, device=ids.device)
+    return logits.index_select(0, order), means.index_select(0, order)
+
+
+def _attended(hidden: Tensor, layer: Layer, groups: list[Group], weights: Weights) -> Tensor:
+    """Attention of every token over its own text, with the residual and its norm: [tokens, hidden]."""
+    projected = multiplied(hidden.to(weights.dtype), layer.attention_input[0])
+    attended: list[Tensor] = []
+    for group in groups:
+        query, key, value = _by_head(projected, group, 3, weights.heads)
+        attended.append(attention(query, key, value).transpose(1, 2).reshape(-1, hidden.shape[1]))
+    spare = groups[-1].start + groups[-1].texts * groups[-1].length
+    attended.append(projected[spare:, : hidden.shape[1]])  # these rows nobody reads
+    mixed = _dropped(multiplied(torch.cat(attended), layer.attention_output), weights)
+    return _normed(hidden + mixed, layer.attention_norm, weights)
+
+
+def _attended_first(hidden: Tensor, first: Tensor, layer: Layer, groups: list[Group], weights: Weights) -> Tensor:
+    """The same for the rows `first` alone, one for each text: [texts, hidden]."""
+    cls, products = hidden.index_select(0, first), hidden.to(weights.dtype)
+    queries = multiplied(products.index_select(0, first), layer.attention_input[0])
+    projected = multiplied(products, layer.attention_input[1])
+    attended: list[Tensor] = []
+    for group in groups:
+        key, value = _by_head(projected, group, 2, weights.heads)
+        of_first = queries[group.first : group.first + group.texts]
+        query = of_first.view(group.texts, 1, weights.heads, -1).transpose(1, 2)
+        attended.append(attention(query, key, value).reshape(group.texts, -1))
+    attended.append(queries[groups[-1].first + groups[-1].texts :])
+    mixed = _dropped(multiplied(torch.cat(attended), layer.attention_output), weights)
+    return _normed(cls + mixed, layer.attention_norm, weights)
+
+
+def _by_head(projected: Tensor, group: Group, parts: int, heads: int) -> list[Tensor]:
+    """[tokens, parts * hidden] as `parts` views of the group's [count, heads, length, hidden / heads]."""
+    of_group = projected[group.start : group.start + group.texts * group.length]
+    return list(of_group.view(group.texts, group.length, parts, heads, -1).permute(2, 0, 3, 1, 4).unbind(0))
+
+
+def _fed_forward(hidden: Tensor, layer: Layer, weights: Weights) -> Tensor:
+    inner = multiplied(hidden.to(weights.dtype), layer.intermediate)
+    return _normed(hidden + _dropped(multiplied(inner, layer.output), weights), layer.output_norm, weights)
+
+
+def _dropped(values: Tensor, weights: Weights) -> Tensor:
+    return dropout(values, weights.dropout) if weights.dropout > 0 else values
+
+
+def _normed(hidden: Tensor, affine: Affine, weights: Weights) -> Tensor:
+    return layer_norm(hidden, [hidden.shape[1]], affine[0], affine[1], weights.epsilon)
+
+
+def _means(hidden: Tensor, groups: list[Group]) -> Tensor:
+    """[texts, hidden] means over each text's tokens."""
+    means: list[Tensor] = []
+    for group in groups:
+        of_group = hidden[group.start : group.start + group.texts * group.length]
+        means.append(of_group.view(group.texts, group.length, -1).mean(dim=1))
+    return torch.cat(means)
+
+
+Forward = Callable[[list[int], list[Group], list[int], int], tuple[Tensor, Tensor]]
+
+
+class _Compiled(torch.nn.Module):
+    """`forward` with its weights where TorchScript reads them without Python, whose lock that would take each time."""
+
+    weights: Weights
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def forward(self, tokens: list[int], groups: list[Group], back: list[int], rows: int) -> tuple[Tensor, Tensor]:
+        return forward(tokens, groups, back, rows, self.weights)
+
+
+def compiled(weights: Weights) -> Forward | None:
+    """`forward` with these weights, by TorchScript. torch calls that deprecated; None where it has gone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            return torch.jit.script(_Compiled(weights))
+        except (AttributeError, RuntimeError):
+            return None
