@@ -112,7 +112,7 @@ def predict(arguments: argparse.Namespace) -> Result:
 
     settings, classifier = from_flags(arguments).batch, Classifier.load(arguments.model)
     if arguments.text is not None:
-        return asdict(classifier.predict([arguments.text])[0])
+        return classifier.predict([arguments.text])[0]._asdict()
     return asdict(score_file(Path(arguments.input), Path(arguments.output), classifier, settings))
 
 

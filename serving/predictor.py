@@ -4,7 +4,6 @@ import asyncio
 import json
 import struct
 import time
-from dataclasses import asdict
 from typing import Any
 
 import serving.kserve_import  # noqa: F401  kserve reads sys.argv when it is imported
@@ -118,7 +117,7 @@ class StrictDataPlane(DataPlane):
 
 
 def _rows(answer: _Answer) -> list[dict[str, Any]]:
-    rows = [asdict(prediction) for prediction in answer.predictions]
+    rows = [prediction._asdict() for prediction in answer.predictions]
     if answer.probabilities is not None:
         for row, probabilities in zip(rows, answer.probabilities, strict=True):
             row[PROBABILITIES] = dict(zip(answer.classes, probabilities, strict=True))

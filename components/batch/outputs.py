@@ -8,7 +8,6 @@ import gzip
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -34,7 +33,7 @@ def name_of(name: str, wanted: str) -> str:
 
 def encoded(rows: pa.Table, predictions: Sequence[Prediction], name: str, *, header: bool) -> bytes:
     """The rows with their predictions, as a part of the output with that name; a CSV's first part has the header."""
-    columns = list(zip(*map(astuple, predictions), strict=True)) or [()] * len(_TYPES)
+    columns = list(zip(*predictions, strict=True)) or [()] * len(_TYPES)
     for column, values, kind in zip(PREDICTION_COLUMNS, columns, _TYPES, strict=True):
         rows = rows.append_column(pa.field(column, kind), pa.array(values, kind))
     if kind_of(name) == PARQUET:

@@ -4,8 +4,8 @@ Every surface (V1, V2, gRPC, batch, the command) gives these fields, by this cod
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +15,9 @@ from components.classifier.engine import Engine, Scores
 from components.classifier.labels import LabelSet
 from components.classifier.model_folder import ModelDescription, describe, labels_of
 
-PREDICTION_COLUMNS = (
-    "predicted_label",
-    "predicted_sentiment",
-    "confidence_score",
-    "abstained",
-    "windows",
-    "model_version",
-)
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """One text's prediction; the names and the order are PREDICTION_COLUMNS."""
+class Prediction(NamedTuple):
+    """One text's prediction."""
 
     predicted_label: int
     predicted_sentiment: str
@@ -35,6 +25,9 @@ class Prediction:
     abstained: bool  # the confidence is below the model's abstain threshold
     windows: int
     model_version: str
+
+
+PREDICTION_COLUMNS = Prediction._fields
 
 
 class Classifier:

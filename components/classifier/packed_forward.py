@@ -176,6 +176,6 @@ def compiled(weights: Weights) -> Forward | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
-            return torch.jit.script(_Compiled(weights))
+            return torch.jit.script(_Compiled(weights)).forward
         except (AttributeError, RuntimeError):
             return None

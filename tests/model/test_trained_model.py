@@ -1,7 +1,6 @@
 """A trained model: what it knows, how it behaves, and that its folder is refused once changed."""
 
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +95,7 @@ def test_batch_equals_predict(classifier: Classifier, tmp_path: Path) -> None:
     assert (result.rows, result.quarantined) == (2, 1)
     header, *rows = output.read_text(encoding="utf-8").splitlines()
     assert header == "id,text," + ",".join(PREDICTION_COLUMNS)
-    expected = asdict(classifier.predict(["Great, really"])[0])
+    expected = classifier.predict(["Great, really"])[0]._asdict()
     assert rows[0].startswith('1,"Great, really",')
     assert rows[0].endswith(f",{expected['model_version']}")
 

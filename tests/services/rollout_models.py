@@ -1,7 +1,7 @@
 """Models that a roll-out's tests put behind a storageUri: real ones, small, that keep their reference answers."""
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,4 +20,4 @@ def answering_model(tiny_model: Path, folder: Path, temperature: float) -> Model
     blank: dict[str, Any] = {"files": {}, "library_versions": {}, "model_version": ""}
     seal(folder, replace(describe(folder), temperature=temperature, answers=kept, **blank))
     classifier = Classifier.load(folder)
-    return Model(classifier.version, lambda texts: [asdict(prediction) for prediction in classifier.predict(texts)])
+    return Model(classifier.version, lambda texts: [prediction._asdict() for prediction in classifier.predict(texts)])

@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -82,7 +81,7 @@ def test_it_holds_what_was_asked_and_answered_over_all_protocols(
         assert row["text"] == ["a fine film", "dull", ("word " * 300).strip()][place]
         assert start <= row["received"] <= datetime.now(UTC)
         assert [row[name] for name in PREDICTION_COLUMNS if name != "confidence_score"] == [
-            value for name, value in asdict(predictions[place]).items() if name != "confidence_score"
+            value for name, value in predictions[place]._asdict().items() if name != "confidence_score"
         ]
         assert row["confidence_score"] == pytest.approx(predictions[place].confidence_score, abs=2e-6)
         np.testing.assert_allclose(row["embedding"], scores.embeddings[place], atol=1e-4)
