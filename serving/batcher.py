@@ -56,7 +56,7 @@ class MicroBatcher:
         self._scored: deque[tuple[_Batch, NDArray[np.float32], NDArray[np.float32]]] = deque()  # to be handed over
         self._requests = self._tokens = 0  # that wait; the tokens estimated
         self._last_tokens = 0.0  # of the last batch, estimated
-        self._free = 0.0  # since when the model could have been at the batch
+        self._free = clock()  # since when the model could have been at the batch
         self._closed = self._ended = False
         self._model = threading.Thread(target=self._run_model, name="model", daemon=True)
         self._desk = threading.Thread(target=self._run_desk, name="desk", daemon=True)
@@ -75,6 +75,7 @@ class MicroBatcher:
         """
         estimate = estimated_tokens(texts)
         request = Request(classifier, texts, estimate, min(estimate, self._pace.batch_tokens()), self._clock())
+        request.future.add_done_callback(lambda _: self._drop(request))  # first: it may fail at once
         with self._for_desk:
             if self._closed:
                 raise RuntimeError("the batcher is closed")
@@ -83,7 +84,6 @@ class MicroBatcher:
             self._enter(request)
             self._arrived.append(request)
             self._for_desk.notify()
-        request.future.add_done_callback(lambda _: self._drop(request))
         return request.future
 
     def close(self) -> None:
@@ -136,6 +136,9 @@ class MicroBatcher:
                 return
 
     def _tokenize(self, request: Request) -> None:
+        if self._too_late(request):
+            request.fail(self._full())
+            return
         try:
             request.tokenize()
         except Exception as error:  # its own fault, not that of a batch
@@ -144,6 +147,9 @@ class MicroBatcher:
             if request.waits:
                 self._ready.append(request)
                 self._for_model.notify()
+
+    def _too_late(self, request: Request) -> bool:
+        return self._clock() - request.submitted > self._pace.longest_wait
 
     def _run_model(self) -> None:
         while batch := self._compose():
@@ -159,8 +165,10 @@ class MicroBatcher:
             batch: _Batch = []
             while not batch and (self._requests or not self._closed):
                 while not self._ready and (self._requests or not self._closed):
+                    idle = not self._requests
                     self._for_model.wait()
-                    self._free = self._clock()
+                    if idle:  # else the wait for the desk is part of what a request takes
+                        self._free = self._clock()
                 batch = self._fill()
             return batch
 
@@ -172,7 +180,7 @@ class MicroBatcher:
         shared = most if self._tokens - half < _LITTLE else min(most, half)
         while self._ready:
             request = self._ready[0]
-            if not request.taken and self._clock() - request.submitted > self._pace.longest_wait:
+            if not request.taken and self._too_late(request):
                 self._leave(self._ready.popleft())
                 request.fail(self._full())
                 continue

@@ -74,10 +74,11 @@ class Request:
         """Of the next windows. Hands over the scores, if these were the last and somebody still wants them."""
         self.parts.append((logits, embeddings))
         windows = self.encoded.windows
-        if sum(len(part) for part, _ in self.parts) == len(windows) and self.future.set_running_or_notify_cancel():
+        if sum(len(part) for part, _ in self.parts) == len(windows):
             scores = self.encoded.combine(*(np.concatenate(part) for part in zip(*self.parts, strict=True)))
-            tokens = sum(len(window) for window in windows)
-            self.future.set_result(Scored(self.classifier, scores, tokens, self.queue_seconds))
+            scored = Scored(self.classifier, scores, sum(len(window) for window in windows), self.queue_seconds)
+            if self.future.set_running_or_notify_cancel():
+                self.future.set_result(scored)
 
     def fail(self, error: Exception) -> None:
         """Unless it is done, or given up."""

@@ -172,10 +172,10 @@ class _Compiled(torch.nn.Module):
 
 
 def compiled(weights: Weights) -> Forward | None:
-    """`forward` with these weights, by TorchScript. torch calls that deprecated; None where it has gone."""
+    """`forward` with these weights, by TorchScript; None where there is none, or no source for it to read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
             return torch.jit.script(_Compiled(weights)).forward
-        except (AttributeError, RuntimeError):
+        except (AttributeError, OSError, RuntimeError):
             return None
