@@ -14,14 +14,20 @@ from components.classifier.products import multiplied, product
 TOKENS = 2048  # in the matrix product whose speed is the peak
 
 
-def mixed_texts(count: int) -> Iterator[tuple[str, int]]:
-    """(text, label): two in five are single snippets of samples/, the rest several of one label, 100 to 250 tokens."""
+def mixed_texts(count: int, *, whole_reviews: bool = False) -> Iterator[tuple[str, int]]:
+    """(text, label): two in five are single snippets of samples/, the rest several of one label, 100 to 250 tokens.
+
+    With `whole_reviews` these are as long as reviews on the web are: log-normal, half of them over 200 tokens, some
+    over 500.
+    """
     generator = np.random.default_rng(13)
     rows = pd.read_csv(SAMPLES / "incoming" / "products.csv").merge(pd.read_csv(SAMPLES / "labels" / "products.csv"))
     by_label = [rows[rows["label"] == label]["text"] for label in (0, 1)]
     for number in range(count):
-        joined = 1 if generator.random() < 0.4 else int(generator.integers(5, 13))  # of about 20 tokens each
-        yield " ".join(by_label[number % 2].sample(joined, random_state=number)), number % 2
+        joined = 1  # of about 20 tokens each
+        if generator.random() >= 0.4:
+            joined = round(generator.lognormal(np.log(10.5), 0.6)) if whole_reviews else int(generator.integers(5, 13))
+        yield " ".join(by_label[number % 2].sample(max(1, joined), random_state=number)), number % 2
 
 
 def operations(lengths: Sequence[int], config: Any, *, first_row_only: bool = False) -> float:
