@@ -8,7 +8,7 @@ one thread, as `everbert batch --once` does. CPU seconds are those of the scorin
 manifest; what a process does once, importing libraries and loading the description of S3, an object of one row takes
 before, and is told as the start. A further row is one of those that the next smaller object has not. The largest
 resident memory is that of the whole process. The tiny BERT (one layer of 32, random weights, the first five words of
-each text) is there to measure all but the model. MiniLM has a head with random weights, which cost what trained ones do.
+each text) is there to measure all but the model. MiniLM has a head with random weights, as fast as trained ones.
 """
 
 import argparse
