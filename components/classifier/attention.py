@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+# TorchScript, which compiles these functions, reads no globals but as the defaults of their parameters.
 _SCORES = 1 << 19  # in one go: a megabyte of bfloat16, what a core's own cache holds
 # Of a row's sum of powers, and its inverse the least: the format ends at 2^128, and MiniLM's reach 2^113.
 _LARGEST = 2.0**116
