@@ -1,6 +1,5 @@
 """What is in an image and what is not; the model server in one that may do next to nothing."""
 
-import dataclasses
 import json
 import subprocess
 from pathlib import Path
@@ -108,7 +107,7 @@ def test_the_server_answers_by_every_protocol(images: Engine, model: Path) -> No
         ):
             for one, other in zip(found, expected, strict=True):
                 assert one.confidence_score == pytest.approx(other.confidence_score, abs=2e-6)
-                assert dataclasses.replace(one, confidence_score=other.confidence_score) == other
+                assert one._replace(confidence_score=other.confidence_score) == other
         assert "everbert_" in requests.get(f"{url}/metrics", timeout=30).text
         images("stop", "--time=60", container)
         assert images.inspect(container)["State"]["ExitCode"] == 0

@@ -1,6 +1,5 @@
 """The real server, as a process: all protocols agree, bad requests are the client's fault, no text is logged."""
 
-import dataclasses
 import json
 import socket
 import struct
@@ -44,9 +43,9 @@ def expected(small_model: Path) -> list[Prediction]:
 
 def assert_same(found: list[Prediction], expected: list[Prediction]) -> None:
     for one, other in zip(found, expected, strict=True):
-        assert [type(v) for v in dataclasses.astuple(one)] == [int, str, float, bool, int, str]
+        assert [type(value) for value in one] == [int, str, float, bool, int, str]
         assert one.confidence_score == pytest.approx(other.confidence_score, abs=2e-6)
-        assert dataclasses.replace(one, confidence_score=0.0) == dataclasses.replace(other, confidence_score=0.0)
+        assert one._replace(confidence_score=0.0) == other._replace(confidence_score=0.0)
 
 
 def binary_request(items: list[bytes], shape: list[int], **json_part: Any) -> tuple[bytes, dict[str, str]]:
