@@ -101,5 +101,6 @@ def _groups(lengths: list[int]) -> Iterator[Group]:
     token = start = 0
     for end in range(1, len(lengths) + 1):
         if end == len(lengths) or lengths[end] != lengths[start]:
-            yield Group(token, start, end - start, lengths[start])
-            token, start = token + (end - start) * lengths[start], end
+            after = token + (end - start) * lengths[start]
+            yield Group(token, after, start, end - start, lengths[start])
+            token, start = after, end

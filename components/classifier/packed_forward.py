@@ -49,7 +49,8 @@ class Weights(NamedTuple):
 class Group(NamedTuple):
     """Texts of one length, next to each other."""
 
-    start: int  # the first row in the matrix of tokens
+    start: int  # its first row in the matrix of tokens
+    end: int  # the row after its last
     first: int  # the first text
     texts: int
     length: int  # tokens of each
@@ -79,7 +80,7 @@ def forward(
     for group in groups:
         positions.append(torch.arange(group.length, device=ids.device).repeat(group.texts))
         starts.append(torch.arange(group.texts, device=ids.device) * group.length + group.start)
-    positions.append(ids.new_zeros(len(tokens) - groups[-1].start - groups[-1].texts * groups[-1].length))
+    positions.append(ids.new_zeros(len(tokens) - groups[-1].end))
     starts.append(ids.new_zeros(rows - len(back)))
     embedded = torch.embedding(weights.words, ids) + torch.embedding(weights.positions, torch.cat(positions))
     hidden = _dropped(_normed(embedded, weights.embedding_norm, weights), weights)
@@ -105,8 +106,7 @@ def _attended(hidden: Tensor, layer: Layer, groups: list[Group], weights: Weight
     for group in groups:
         query, key, value = _by_head(projected, group, 3, weights.heads)
         attended.append(attention(query, key, value).transpose(1, 2).reshape(-1, hidden.shape[1]))
-    spare = groups[-1].start + groups[-1].texts * groups[-1].length
-    attended.append(projected[spare:, : hidden.shape[1]])  # these rows nobody reads
+    attended.append(projected[groups[-1].end :, : hidden.shape[1]])  # the spare rows, which nobody reads
     mixed = _dropped(multiplied(torch.cat(attended), layer.attention_output), weights)
     return _normed(hidden + mixed, layer.attention_norm, weights)
 
@@ -129,7 +129,7 @@ def _attended_first(hidden: Tensor, first: Tensor, layer: Layer, groups: list[Gr
 
 def _by_head(projected: Tensor, group: Group, parts: int, heads: int) -> list[Tensor]:
     """[tokens, parts * hidden] as `parts` views of the group's [count, heads, length, hidden / heads]."""
-    of_group = projected[group.start : group.start + group.texts * group.length]
+    of_group = projected[group.start : group.end]
     return list(of_group.view(group.texts, group.length, parts, heads, -1).permute(2, 0, 3, 1, 4).unbind(0))
 
 
@@ -150,8 +150,7 @@ def _means(hidden: Tensor, groups: list[Group]) -> Tensor:
     """[texts, hidden] means over each text's tokens."""
     means: list[Tensor] = []
     for group in groups:
-        of_group = hidden[group.start : group.start + group.texts * group.length]
-        means.append(of_group.view(group.texts, group.length, -1).mean(dim=1))
+        means.append(hidden[group.start : group.end].view(group.texts, group.length, -1).mean(dim=1))
     return torch.cat(means)
 
 
