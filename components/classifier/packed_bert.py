@@ -51,6 +51,8 @@ class PackedBert:
             positions=(embeddings.position_embeddings.weight + embeddings.token_type_embeddings.weight[0]).float(),
             embedding_norm=_affine(embeddings.LayerNorm),
             layers=[self._layer(layer, dtype, config.hidden_act, last=layer is layers[-1]) for layer in layers],
+            last_key=_last_key(layers[-1].attention.self),
+            last_value=_last_value(layers[-1].attention.self),
             pooler=_affine(model.bert.pooler.dense, torch.float64),
             classifier=_affine(model.classifier, torch.float64),
             heads=config.num_attention_heads,
@@ -74,10 +76,8 @@ class PackedBert:
 
     def _layer(self, layer: Any, dtype: torch.dtype, activation: str, *, last: bool) -> Layer:
         inner, output = layer.attention.self, layer.attention.output
-        query, key_value = [inner.query], [inner.key, inner.value]
-        together = [query, key_value] if last else [query + key_value]
         return Layer(
-            attention_input=[self._product(modules, dtype) for modules in together],
+            attention_input=self._product([inner.query] if last else [inner.query, inner.key, inner.value], dtype),
             attention_output=self._product([output.dense], dtype),
             attention_norm=_affine(output.LayerNorm),
             intermediate=self._product([layer.intermediate.dense], dtype, activation),
@@ -94,6 +94,18 @@ class PackedBert:
 
 def _affine(module: Any, dtype: torch.dtype = torch.float32) -> Affine:
     return module.weight.to(dtype), module.bias.to(dtype)
+
+
+def _last_key(attention: Any) -> Affine:
+    weight, bias = _affine(attention.key)
+    heads, root = attention.num_attention_heads, attention.attention_head_size**0.5
+    return weight.view(heads, -1, weight.shape[1]) / root, bias.view(heads, -1, 1) / root
+
+
+def _last_value(attention: Any) -> Affine:
+    weight, bias = _affine(attention.value)
+    heads = attention.num_attention_heads
+    return weight.view(heads, -1, weight.shape[1]).transpose(1, 2), bias.view(heads, 1, -1)
 
 
 def _groups(lengths: list[int]) -> Iterator[Group]:

@@ -22,7 +22,7 @@ Affine = tuple[Tensor, Tensor]  # weight and bias
 class Layer(NamedTuple):
     """The weights of one."""
 
-    attention_input: list[Product]  # query, key and value in one; in the last layer query, and key with value
+    attention_input: Product  # to query, key and value side by side; in the last layer to the query alone
     attention_output: Product
     attention_norm: Affine
     intermediate: Product
@@ -37,6 +37,8 @@ class Weights(NamedTuple):
     positions: Tensor  # [positions, hidden], the type of the tokens in them
     embedding_norm: Affine
     layers: list[Layer]
+    last_key: Affine  # the last layer's, divided by the root of a head's size: [heads, size, hidden], [heads, size, 1]
+    last_value: Affine  # [heads, hidden, size], [heads, 1, size]
     pooler: Affine
     classifier: Affine
     heads: int
@@ -101,10 +103,10 @@ def forward(
 
 def _attended(hidden: Tensor, layer: Layer, groups: list[Group], weights: Weights) -> Tensor:
     """Attention of every token over its own text, with the residual and its norm: [tokens, hidden]."""
-    projected = multiplied(hidden.to(weights.dtype), layer.attention_input[0])
+    projected = multiplied(hidden.to(weights.dtype), layer.attention_input)
     attended: list[Tensor] = []
     for group in groups:
-        query, key, value = _by_head(projected, group, 3, weights.heads)
+        query, key, value = _by_head(projected, group, weights.heads)
         attended.append(attention(query, key, value).transpose(1, 2).reshape(-1, hidden.shape[1]))
     attended.append(projected[groups[-1].end :, : hidden.shape[1]])  # the spare rows, which nobody reads
     mixed = _dropped(multiplied(torch.cat(attended), layer.attention_output), weights)
@@ -112,25 +114,34 @@ def _attended(hidden: Tensor, layer: Layer, groups: list[Group], weights: Weight
 
 
 def _attended_first(hidden: Tensor, first: Tensor, layer: Layer, groups: list[Group], weights: Weights) -> Tensor:
-    """The same for the rows `first` alone, one for each text: [texts, hidden]."""
-    cls, products = hidden.index_select(0, first), hidden.to(weights.dtype)
-    queries = multiplied(products.index_select(0, first), layer.attention_input[0])
-    projected = multiplied(products, layer.attention_input[1])
-    attended: list[Tensor] = []
+    """The same for the rows `first` alone, one for each text: [texts, hidden].
+
+    By the products in the other order: a query times (the key weights times the tokens) is the query times the key
+    weights, which are few rows, times the tokens, and so with the values. That is nearly all of this layer's work less;
+    and what is left is so little that it is done in float32.
+    """
+    cls = hidden.index_select(0, first)
+    query = multiplied(cls.to(weights.dtype), layer.attention_input).float()
+    query = query.view(len(first), weights.heads, -1).transpose(0, 1)
+    asked = torch.bmm(query, weights.last_key[0]).transpose(0, 1)  # [texts, heads, hidden]
+    offsets = torch.bmm(query, weights.last_key[1]).transpose(0, 1)  # [texts, heads, 1]
+    means: list[Tensor] = []
     for group in groups:
-        key, value = _by_head(projected, group, 2, weights.heads)
-        of_first = queries[group.first : group.first + group.texts]
-        query = of_first.view(group.texts, 1, weights.heads, -1).transpose(1, 2)
-        attended.append(attention(query, key, value).reshape(group.texts, -1))
-    attended.append(queries[groups[-1].first + groups[-1].texts :])
-    mixed = _dropped(multiplied(torch.cat(attended), layer.attention_output), weights)
+        tokens = hidden[group.start : group.end].view(group.texts, group.length, -1)
+        after = group.first + group.texts
+        scores = torch.baddbmm(offsets[group.first : after], asked[group.first : after], tokens.transpose(1, 2))
+        means.append(torch.bmm(scores.softmax(dim=-1), tokens))
+    means.append(asked[groups[-1].first + groups[-1].texts :])
+    attended = torch.baddbmm(weights.last_value[1], torch.cat(means).transpose(0, 1), weights.last_value[0])
+    attended = attended.transpose(0, 1).reshape(cls.shape).to(weights.dtype)
+    mixed = _dropped(multiplied(attended, layer.attention_output), weights)
     return _normed(cls + mixed, layer.attention_norm, weights)
 
 
-def _by_head(projected: Tensor, group: Group, parts: int, heads: int) -> list[Tensor]:
-    """[tokens, parts * hidden] as `parts` views of the group's [count, heads, length, hidden / heads]."""
+def _by_head(projected: Tensor, group: Group, heads: int) -> list[Tensor]:
+    """[tokens, 3 * hidden] as three views of the group's [texts, heads, length, hidden / heads]."""
     of_group = projected[group.start : group.end]
-    return list(of_group.view(group.texts, group.length, parts, heads, -1).permute(2, 0, 3, 1, 4).unbind(0))
+    return list(of_group.view(group.texts, group.length, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0))
 
 
 def _fed_forward(hidden: Tensor, layer: Layer, weights: Weights) -> Tensor:
