@@ -10,51 +10,74 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 # TorchScript, which compiles these functions, reads no globals but as the defaults of their parameters.
-_SCORES = 1 << 19  # in one go: a megabyte of bfloat16, what a core's own cache holds
+_SCORES = 1 << 20  # in one go: two megabytes of bfloat16; with gradients half as many
+_STEP, _SHORT = 8, 64  # texts longer than the one get zeros below, up to a multiple of the other
 # Of a row's sum of powers, and its inverse the least: the format ends at 2^128, and MiniLM's reach 2^113.
 _LARGEST = 2.0**116
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, at_once: int = _SCORES) -> Tensor:
-    """Softmax of the products of queries and keys, over the root of the head's size, times the values.
-
-    `query` may have fewer rows than the others, which have the same. As many heads at a time, of whatever text, as
-    have `at_once` scores.
-    """
+def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Softmax of the products of queries and keys, over the root of the head's size, times the values."""
     if query.dtype != torch.bfloat16 or query.device.type != "cpu":
         return scaled_dot_product_attention(query, key, value)
-    heads = max(1, at_once // (query.shape[2] * key.shape[2]))
-    queries = query.reshape(-1, query.shape[2], query.shape[3]).split(heads)
-    keys = key.reshape(-1, key.shape[2], key.shape[3]).split(heads)
-    values = value.reshape(-1, value.shape[2], value.shape[3]).split(heads)
+    texts, heads, length, size = query.shape
+    trained = not torch.jit.is_scripting() and query.requires_grad  # compiled is what scores
+    rows = length if trained else _padded(length)
+    at_once = _heads_at_once(heads, rows, trained)
+    queries = _by_row(query, rows).split(at_once)
+    keys = _by_row(key, rows).split(at_once)
+    values = _by_row(value, rows).split(at_once)
     found: list[Tensor] = []
     for of_query, of_key, of_value in zip(queries, keys, values):  # noqa: B905  TorchScript knows no `strict`
-        found.append(_of_heads(of_query, of_key, of_value))
-    return torch.cat(found).view(query.shape)
+        found.append(_of_heads(of_query, of_key, of_value, length))
+    return torch.cat(found).view(texts, heads, rows, size)[:, :, :length]
 
 
-def _of_heads(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """`attention` of some heads [heads, length, size]."""
-    if not torch.jit.is_scripting() and query.requires_grad:  # compiled is what scores
+def _padded(length: int, step: int = _STEP, short: int = _SHORT) -> int:
+    """The rows worth having kernels for: oneDNN makes two for each number it meets, a millisecond and a half."""
+    return -(-length // step) * step if length > short else length
+
+
+def _heads_at_once(heads: int, rows: int, trained: bool, scores: int = _SCORES) -> int:
+    """Those of whole texts, or an even share of one's, so that all goes are alike."""
+    most = max(1, scores // (2 * rows * rows if trained else rows * rows))
+    if most >= heads:
+        return most - most % heads
+    while heads % most:
+        most -= 1
+    return most
+
+
+def _by_row(values: Tensor, rows: int) -> Tensor:
+    """[texts, heads, length, size] to [texts * heads, rows, size], the rows from `length` on zeros."""
+    length = values.shape[2]
+    if rows > length:
+        values = pad(values, [0, 0, 0, rows - length])
+    return values.reshape(-1, rows, values.shape[3])
+
+
+def _of_heads(query: Tensor, key: Tensor, value: Tensor, length: int) -> Tensor:
+    """`attention` of some heads [heads, rows, size] whose rows from `length` on are zeros."""
+    if not torch.jit.is_scripting() and query.requires_grad:
         return _ByProducts.apply(query, key, value)
-    return _by_powers(query, key, value)
+    return _by_powers(query, key, value, length)
 
 
-def _by_powers(query: Tensor, key: Tensor, value: Tensor, largest: float = _LARGEST) -> Tensor:
-    """`attention` of some heads, without gradients.
+def _by_powers(query: Tensor, key: Tensor, value: Tensor, length: int, largest: float = _LARGEST) -> Tensor:
+    """`_of_heads` without gradients.
 
     The softmax by powers of two, and without each row's maximum subtracted, which changes nothing as long as the row's
     sum stays in the format's range. Where one does not, the usual softmax.
     """
     weights = _product(query, key.transpose(1, 2), query.shape[2] ** -0.5 / math.log(2)).exp2_()
-    sums = weights.sum(dim=-1, keepdim=True)
+    sums = weights[:, :, :length].sum(dim=-1, keepdim=True)
     least, most = torch.aminmax(sums)
     if bool(least > 1 / largest) and bool(most < largest):
         return torch.bmm(weights, value).div_(sums)
-    return torch.bmm(_softmax(query, key), value)
+    return torch.bmm(_softmax(query, key[:, :length]), value[:, :length])
 
 
 class _ByProducts(torch.autograd.Function):
