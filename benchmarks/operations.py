@@ -33,13 +33,14 @@ def mixed_texts(count: int, *, whole_reviews: bool = False) -> Iterator[tuple[st
 def operations(lengths: Sequence[int], config: Any, *, first_row_only: bool = False) -> float:
     """Floating point operations of a forward pass over texts of so many tokens, without padding.
 
-    With `first_row_only` the last layer computes the [CLS] row alone, after the keys and values of all.
+    With `first_row_only` the last layer computes the [CLS] row alone, and of the other rows no keys and values.
     """
     hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    heads = config.num_attention_heads
     total = 0.0
     for length in lengths:
         whole = 2 * length * (4 * hidden**2 + 2 * hidden * inner) + 4 * length**2 * hidden
-        last = 2 * (2 * length + 2) * hidden**2 + 4 * hidden * inner + 4 * length * hidden
+        last = 2 * (4 * hidden**2 + 2 * hidden * inner) + 4 * length * heads * hidden
         total += (layers - 1) * whole + (last if first_row_only else whole)
     return total
 

@@ -118,7 +118,8 @@ def _attended_first(hidden: Tensor, first: Tensor, layer: Layer, groups: list[Gr
 
     By the products in the other order: a query times (the key weights times the tokens) is the query times the key
     weights, which are few rows, times the tokens, and so with the values. That is nearly all of this layer's work less;
-    and what is left is so little that it is done in float32.
+    and what is left is so little that it is done in float32. The keys' bias changes no weight of a softmax, but where
+    several processes train, each parameter has to have a gradient.
     """
     cls = hidden.index_select(0, first)
     query = multiplied(cls.to(weights.dtype), layer.attention_input).float()
