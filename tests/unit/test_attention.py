@@ -8,9 +8,9 @@ import torch
 from components.classifier.attention import attention
 
 
-def heads(texts: int, length: int, size: int = 32, seed: int = 0) -> torch.Tensor:
+def heads(texts: int, length: int, size: int = 32, seed: int = 0, count: int = 12) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(texts, 12, length, size, generator=generator).bfloat16()
+    return torch.randn(texts, count, length, size, generator=generator).bfloat16()
 
 
 def expected(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -21,8 +21,9 @@ def expected(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tor
 @pytest.mark.parametrize(
     ("texts", "length"), [(1, 3), (80, 24), (3, 130), (2, 301), (2, 512)]
 )  # several goes, rows below
-def test_it_is_the_softmax(texts: int, length: int) -> None:
-    query, key, value = heads(texts, length, seed=1), heads(texts, length, seed=2), heads(texts, length, seed=3)
+@pytest.mark.parametrize("count", [12, 5])  # of which even shares are taken, and of the second only one by one
+def test_it_is_the_softmax(texts: int, length: int, count: int) -> None:
+    query, key, value = (heads(texts, length, seed=seed, count=count) for seed in (1, 2, 3))
     found = attention(query, key, value)
     assert found.dtype == torch.bfloat16
     assert found.shape == query.shape
