@@ -5,10 +5,12 @@ written last: a folder without it is a write that was cut short, and is ignored.
 older ones go once a newer one is whole. No pickle.
 """
 
+import contextlib
 import json
 import shutil
 import tempfile
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from components.storage import ObjectStore, is_s3, local_folder, split_uri
 
 STATE = "state.json"
 _NAME = "step-{:09d}"
+_NAMES = f"step-{'[0-9]' * 9}"  # of ours; what else lies at the place, like step-by-step.md, is somebody's
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,13 @@ class CheckpointFolder:
         return Checkpoint(state["step"], state["values"], groups)
 
     def remove(self) -> None:
-        """Once the model is written, nothing needs them."""
+        """Once the model is written, nothing needs them, nor their folder unless something else is in it."""
         self._remove(list(self._folders()))
         if not is_s3(self.location):
-            shutil.rmtree(self.location, ignore_errors=True)
+            for cut_short in Path(self.location).glob(f".{_NAMES}.*"):  # as new_folder names them
+                shutil.rmtree(cut_short, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                Path(self.location).rmdir()
 
     def _write(self, folder: Path, checkpoint: Checkpoint) -> None:
         for group, tensors in checkpoint.tensors.items():
@@ -88,13 +94,14 @@ class CheckpointFolder:
     def _folders(self) -> dict[str, bool]:
         """The names of the checkpoints, oldest first, and whether each is whole."""
         if not is_s3(self.location):
-            found = sorted(Path(self.location).glob("step-*"))
+            found = sorted(Path(self.location).glob(_NAMES))
             return {path.name: (path / STATE).is_file() for path in found}
         store, prefix = self._store()
         folders: dict[str, bool] = {}
         for item in store.list(f"{prefix}step-"):
             name, _, file = item.key.removeprefix(prefix).partition("/")
-            folders[name] = folders.get(name, False) or file == STATE
+            if fnmatchcase(name, _NAMES):
+                folders[name] = folders.get(name, False) or file == STATE
         return folders
 
     def _remove(self, names: list[str]) -> None:

@@ -1,0 +1,52 @@
+"""Where checkpoints lie: what of that place is theirs to remove, and where the place is."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.storage import ObjectStore
+from components.training.checkpoint import Checkpoint, CheckpointFolder
+
+SOMEBODYS = ("thesis.txt", "step-by-step/notes.txt", "step-12/notes.txt", ".step-by-step.old/notes.txt")
+
+
+def checkpoint(step: int) -> Checkpoint:
+    return Checkpoint(step, {"epoch": 1}, {"model": {"weight": torch.full((2,), float(step))}})
+
+
+def test_what_else_lies_in_the_folder_stays(tmp_path: Path) -> None:
+    for name in SOMEBODYS:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine", encoding="utf-8")
+    folder = CheckpointFolder(f"{tmp_path}/", {"seed": 1})
+    for step in (3, 4):
+        folder.save(checkpoint(step))
+    found = folder.load()
+    assert found
+    assert found.step == 4
+    folder.remove()
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == sorted(SOMEBODYS)
+
+
+def test_a_folder_of_checkpoints_alone_goes_with_what_a_killed_write_left(tmp_path: Path) -> None:
+    folder = CheckpointFolder(str(tmp_path / "checkpoints"), {"seed": 1})
+    folder.save(checkpoint(3))
+    (tmp_path / "checkpoints" / ".step-000000004.q1w2e3r4").mkdir()
+    folder.remove()
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_what_else_lies_at_the_prefix_stays(bucket: ObjectStore) -> None:
+    for name in SOMEBODYS:
+        bucket.put(f"runs/{name}", b"mine")
+    folder = CheckpointFolder(bucket.uri("runs/"), {"seed": 1})
+    for step in (3, 4):
+        folder.save(checkpoint(step))
+    found = folder.load()
+    assert found
+    assert found.step == 4
+    folder.remove()
+    assert sorted(item.key for item in bucket.list()) == sorted(f"runs/{name}" for name in SOMEBODYS)
