@@ -7,13 +7,8 @@ name exists, and submits only if there is none. A decision that nobody submitted
 would train on is no longer what is new.
 """
 
-import contextlib
-import json
-import secrets
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,11 +19,11 @@ from components.accounting.outcomes import Outcome
 from components.config import ClusterSettings
 from components.deployment import pointer
 from components.drift.state import Retrain
-from components.errors import BusyError, ConflictError, StepError, StorageError
+from components.errors import BusyError, StepError
 from components.storage import ObjectStore
+from pipelines.claims import Lease, claim_of, take
 from pipelines.local_runner import LocalRun, run_local
 
-PREFIX = "ledger/retrains"
 LEASE_SECONDS = 120.0
 
 
@@ -78,23 +73,6 @@ def runs_of(where: str, folder: Path, cluster: ClusterSettings) -> Runs | None:
     return LocalRuns(folder / "retrains") if where == "local" else None
 
 
-@dataclass(frozen=True)
-class Claim:
-    """Who submits a retrain, and what came of it. `until` is in seconds since 1970."""
-
-    id: str
-    owner: str
-    until: float
-    run: str = ""
-    """The run's id once it is submitted."""
-    lapsed: str = ""
-    """Why it was never submitted, or failed before it ran to its end; nobody tries again."""
-
-    @property
-    def settled(self) -> bool:
-        return bool(self.run or self.lapsed)
-
-
 def run_name(retrain: Retrain) -> str:
     """The display name by which the run is found again."""
     return f"retrain-{retrain.id}"
@@ -107,8 +85,7 @@ def under_way(
     running until the cooldown is over."""
     for retrain in reversed(retrains):
         recent = (at - datetime.fromisoformat(retrain.at)).total_seconds() < 3600 * cooldown_hours
-        found = _read(store, retrain.id)
-        claim = found[0] if found else None
+        claim = claim_of(store, retrain.id)
         if claim and claim.lapsed:
             continue
         if claim and claim.run:
@@ -124,151 +101,79 @@ def resume(
 ) -> None:
     """Submit what a check decided and, dying, left unsubmitted; account for what will not be a successor any more."""
     for retrain in retrains:
-        if (at - datetime.fromisoformat(retrain.at)).total_seconds() < 3600 * cooldown_hours:
-            submit(store, model_name, retrain, runs)
-            overdue = ""
-        else:
-            overdue = f"nobody submitted it within the cooldown of {cooldown_hours:g} hours"
-        found = _read(store, retrain.id)
-        claim = found[0] if found else Claim(retrain.id, "", 0.0)
-        failure = runs.failure(claim.run) if claim.run else ""
+        age = at - datetime.fromisoformat(retrain.at)
+        late = age.total_seconds() >= 3600 * cooldown_hours
+        overdue = f"nobody submitted it within the cooldown of {cooldown_hours:g} hours" if late else ""
+        submit(store, model_name, retrain, runs, overdue=overdue)
+        claim = claim_of(store, retrain.id)
+        failure = runs.failure(claim.run) if claim and claim.run else ""
         if failure:
-            _not_done(store, model_name, retrain, "failed", failure)
-        elif overdue and not claim.settled and claim.until < time.time():
-            _not_done(store, model_name, retrain, "lapsed", overdue)
+            outcomes.write_failed(store, _not_done(model_name, retrain, "failed", failure))
 
 
-def _not_done(store: ObjectStore, model_name: str, retrain: Retrain, verdict: str, reason: str) -> None:
+def _not_done(model_name: str, retrain: Retrain, verdict: str, reason: str) -> Outcome:
     """The ledger's line of a retrain that brings no successor."""
     cause = str(retrain.arguments.get("cause", ""))
-    outcomes.write_failed(store, Outcome(retrain.id, retrain.at, model_name, cause, verdict, reason))
+    return Outcome(retrain.id, retrain.at, model_name, cause, verdict, reason)
 
 
 def submit(
-    store: ObjectStore, model_name: str, retrain: Retrain, runs: Runs, lease_seconds: float = LEASE_SECONDS
+    store: ObjectStore,
+    model_name: str,
+    retrain: Retrain,
+    runs: Runs,
+    *,
+    overdue: str = "",
+    lease_seconds: float = LEASE_SECONDS,
 ) -> str:
     """Submit unless it was, or is being, submitted by somebody else; the run's id, or empty.
 
+    One that is `overdue` (why) is not started any more, nor one whose champion is not champion any more: it lapses.
     Raises what `runs` raises; after StepError (the run itself failed) nobody tries again, after anything else the
     claim is free for the next check at once.
     """
-    lease = _take(store, retrain.id, lease_seconds)
+    lease = take(store, retrain.id, lease_seconds)
     if lease is None:
         return ""
     with lease.kept():
-        champion = pointer.read(store, model_name)
-        if champion is None or champion[0].uri != retrain.arguments["champion"]:
-            reason = "another version has become champion since"
-            _not_done(store, model_name, retrain, "lapsed", reason)
-            lease.settle(lapsed=reason)
-            return ""
         try:
-            run = runs.find(run_name(retrain)) or _start(lease, retrain, runs)
+            # First: a run that was started, and whose claim was not settled, may have made the champion of now.
+            run = runs.find(run_name(retrain)) or _decided(store, retrain)
+            lapsed = "" if run else overdue or _superseded(store, model_name, retrain)
+            if lapsed:
+                outcomes.write(store, _not_done(model_name, retrain, "lapsed", lapsed))
+            elif not run:
+                run = _start(lease, retrain, runs)
         except BusyError as error:  # somebody's by hand, most likely; this one is left to a later check
             lease.free()
             logs.warning("retrain_waits", id=retrain.id, reason=str(error))
             return ""
         except StepError as error:
-            _not_done(store, model_name, retrain, "failed", str(error))
+            outcomes.write_failed(store, _not_done(model_name, retrain, "failed", str(error)))
             lease.settle(lapsed=str(error))
             raise
         except BaseException:
             lease.free()
             raise
-        lease.settle(run=run)
-    logs.event("retrain_submitted", id=retrain.id, run=run)
+        lease.settle(run=run, lapsed=lapsed)
+    if run:
+        logs.event("retrain_submitted", id=retrain.id, run=run)
     return run
 
 
-def _start(lease: "_Lease", retrain: Retrain, runs: Runs) -> str:
+def _decided(store: ObjectStore, retrain: Retrain) -> str:
+    """The name of the retrain's run, if the ledger says what it came to: one on this machine is found nowhere else."""
+    line = outcomes.find(store, retrain.id)
+    return run_name(retrain) if line and line.verdict in (outcomes.PROMOTED, outcomes.KEPT) else ""
+
+
+def _superseded(store: ObjectStore, model_name: str, retrain: Retrain) -> str:
+    champion = pointer.read(store, model_name)
+    moved = champion is None or champion[0].uri != retrain.arguments["champion"]
+    return "another version has become champion since" if moved else ""
+
+
+def _start(lease: Lease, retrain: Retrain, runs: Runs) -> str:
     # A process that was suspended may have lost its claim: it learns so here, right before the run would start.
     lease.renew()
     return runs.start(run_name(retrain), retrain.arguments | {"retrain_id": retrain.id})
-
-
-def _take(store: ObjectStore, retrain_id: str, seconds: float) -> "_Lease | None":
-    """The claim, unless it is settled or somebody else's."""
-    found = _read(store, retrain_id)
-    if found and (found[0].settled or found[0].until > time.time()):
-        return None
-    claim = Claim(retrain_id, secrets.token_hex(8), time.time() + seconds)
-    try:
-        etag = _write(store, claim, found[1] if found else None)
-    except ConflictError:
-        return None
-    return _Lease(store, claim, etag, seconds)
-
-
-@dataclass
-class _Lease:
-    """A claim that is ours, as long as it is renewed in time. Raises ConflictError once it is somebody else's."""
-
-    store: ObjectStore
-    claim: Claim
-    etag: str
-    seconds: float
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
-        """Renewed by a thread for as long as the block runs; a local run takes minutes or hours."""
-        stop = threading.Event()
-
-        def keep() -> None:
-            while not stop.wait(self.seconds / 3):
-                with contextlib.suppress(StorageError):  # the next renewal may still be in time
-                    try:
-                        self.renew()
-                    except ConflictError:
-                        return
-
-        thread = threading.Thread(target=keep, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-
-    def renew(self) -> None:
-        self._put(until=time.time() + self.seconds)
-
-    def free(self) -> None:
-        """For whoever comes next; suppresses what goes wrong, since something has gone wrong already."""
-        with contextlib.suppress(StorageError, ConflictError):
-            self._put(until=0.0)
-
-    def settle(self, *, run: str = "", lapsed: str = "") -> None:
-        self._put(run=run, lapsed=lapsed)
-
-    def _put(self, **changes: Any) -> None:
-        with self.lock:
-            if not self.claim.settled:
-                self.claim = replace(self.claim, **changes)
-                self.etag = _write(self.store, self.claim, self.etag)
-
-
-def key_of(retrain_id: str) -> str:
-    return f"{PREFIX}/{retrain_id}.json"
-
-
-def claim_of(store: ObjectStore, retrain_id: str) -> Claim | None:
-    """Who submits or has submitted it; None if nobody has begun to."""
-    found = _read(store, retrain_id)
-    return found[0] if found else None
-
-
-def _read(store: ObjectStore, retrain_id: str) -> tuple[Claim, str] | None:
-    found = store.get(key_of(retrain_id))
-    if found is None:
-        return None
-    try:
-        return Claim(**json.loads(found[0])), found[1]
-    except (ValueError, TypeError) as error:
-        raise StorageError(
-            f"{store.uri(key_of(retrain_id))} is damaged; delete it if no run {retrain_id} exists"
-        ) from error
-
-
-def _write(store: ObjectStore, claim: Claim, etag: str | None) -> str:
-    return store.put(key_of(claim.id), json.dumps(asdict(claim)).encode(), if_match=etag, only_if_new=etag is None)

@@ -11,7 +11,7 @@ from components.deployment import pointer
 from components.drift import ledger, sequential
 from components.drift.state import Entry, Retrain, State
 from components.storage import ObjectStore
-from pipelines import retrain
+from pipelines import claims
 from pipelines.check_outputs import record_key
 
 Result = dict[str, Any]
@@ -62,7 +62,7 @@ def _last_retrain(store: ObjectStore, state: State, now: datetime, settings: Ret
     if not state.retrains:
         return None
     last: Retrain = state.retrains[-1]
-    line, claim = outcomes.find(store, last.id), retrain.claim_of(store, last.id)
+    line, claim = outcomes.find(store, last.id), claims.claim_of(store, last.id)
     hours = _hours(last.at, now)
     if line:
         came, reason = line.verdict, line.reason

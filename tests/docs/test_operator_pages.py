@@ -15,7 +15,7 @@ from components.accounting import outcomes
 from components.batch import sample, versions
 from components.deployment import pointer
 from components.drift import ledger
-from pipelines import check_outputs, retrain
+from pipelines import check_outputs, claims
 
 ROOT = Path(__file__).parents[2]
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -81,7 +81,7 @@ def test_each_page_is_linked() -> None:
 def test_the_keys_of_the_state_are_those_of_the_code() -> None:
     text = PAGES["architecture"]
     keys = [
-        pointer.key_of("NAME"), ledger.key_of("NAME", "VERSION"), retrain.key_of("ID"), outcomes.key_of("ID"),
+        pointer.key_of("NAME"), ledger.key_of("NAME", "VERSION"), claims.key_of("ID"), outcomes.key_of("ID"),
         sample.key_of("VERSION", "OBJECT", "ETAG"), f"{versions.LEDGER}OBJECT/ETAG-VERSION.json",
     ]  # fmt: skip
     assert not [key for key in keys if f"`{key}`" not in text]
@@ -178,6 +178,6 @@ def test_every_prefix_that_is_kept_for_long_has_its_rule() -> None:
     kept = " ".join(cell for row in rows("operations", "Retention") for cell in row)
     prefixes = {
         versions.INCOMING, versions.PREDICTIONS, versions.QUARANTINE, versions.LEDGER, f"{sample.PREFIX}/",
-        f"{ledger.PREFIX}/", f"{outcomes.PREFIX}/", f"{retrain.PREFIX}/",
+        f"{ledger.PREFIX}/", f"{outcomes.PREFIX}/", f"{claims.PREFIX}/",
     }  # fmt: skip
     assert not [prefix for prefix in prefixes if f"`{prefix}`" not in kept]

@@ -3,18 +3,21 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from kfp_server import KfpServer
 
+from components.accounting import outcomes
+from components.accounting.outcomes import Outcome
 from components.deployment import pointer
 from components.deployment.pointer import Pointer
 from components.drift.state import Retrain
 from components.errors import ClusterError, StepError, StorageError
 from components.storage import ObjectStore
-from pipelines import retrain
+from pipelines import claims, retrain
 from pipelines.cluster_runner import ClusterRuns
 from pipelines.kfp_api import KfpApi, endpoint
 from pipelines.retrain import run_name, submit
@@ -89,9 +92,9 @@ def test_a_claim_that_ran_out_is_taken_over_and_its_run_found_again(store: Objec
 def test_a_lease_is_kept_for_as_long_as_a_run_takes(store: ObjectStore) -> None:
     runs = Slow(1.5)
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(submit, store, "sentiment", DECIDED, runs, 0.4)
+        first = pool.submit(submit, store, "sentiment", DECIDED, runs, lease_seconds=0.4)
         time.sleep(1)
-        assert submit(store, "sentiment", DECIDED, runs, 0.4) == ""
+        assert submit(store, "sentiment", DECIDED, runs, lease_seconds=0.4) == ""
         assert retrain.under_way(store, [DECIDED], runs, NOON + timedelta(days=9), 24) == DECIDED.id
         assert first.result() == "run-1"
     assert retrain.under_way(store, [DECIDED], runs, NOON, 24) == ""
@@ -155,12 +158,53 @@ def test_a_decision_lapses_when_another_version_is_champion(store: ObjectStore, 
     assert retrain.under_way(store, [DECIDED], None, NOON, 24) == ""
 
 
+def test_a_run_whose_claim_was_never_settled_is_no_decision_that_lapsed(store: ObjectStore, kfp: KfpServer) -> None:
+    """The check died right after it had started the run; by the next one, the run's version is champion."""
+    runs = ClusterRuns(kfp.url)
+    started = runs.start(run_name(DECIDED), ARGUMENTS)
+    dead = {"id": DECIDED.id, "owner": "dead", "until": 1.0}
+    store.put("ledger/retrains/sentiment-v1-3.json", json.dumps(dead).encode())
+    found = pointer.read(store, "sentiment")
+    assert found is not None
+    pointer.write(store, Pointer("sentiment", "2", "v2", "s3://b/models/2"), found[1])
+    promoted = Outcome(DECIDED.id, NOON.isoformat(), "sentiment", "drift", "promote", "better", gain={"tweets": 0.1})
+    assert outcomes.write(store, promoted)
+    retrain.resume(store, "sentiment", [DECIDED], runs, NOON + timedelta(hours=25), 24)
+    assert outcomes.find(store, DECIDED.id) == promoted
+    assert (claim_of(store)["run"], claim_of(store)["lapsed"]) == (started, "")
+
+
+@pytest.mark.parametrize("verdict", ["promote", "keep"])
+def test_a_run_on_this_machine_that_has_ended_is_not_run_again(store: ObjectStore, verdict: str) -> None:
+    runs = Slow(0)
+    ended = Outcome(DECIDED.id, NOON.isoformat(), "sentiment", "drift", verdict, "proven", gain={"tweets": 0.1})
+    assert outcomes.write(store, ended)
+    assert submit(store, "sentiment", DECIDED, runs)
+    assert runs.started == 0
+    assert outcomes.find(store, DECIDED.id) == ended
+
+
+def test_a_lease_whose_renewal_was_written_and_not_answered_is_still_ours(store: ObjectStore) -> None:
+    lease = claims.take(store, DECIDED.id, 60)
+    assert lease is not None
+    tag = lease.etag
+    lease.renew()
+    lease.etag = tag  # as if the answer had been lost: sent again, it does not match any more
+    until = lease.claim.until
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: until - 60)
+        lease.renew()
+    lease.settle(run="r")
+    assert claim_of(store)["run"] == "r"
+
+
 def test_what_was_left_unsubmitted_is_resumed_within_the_cooldown_only(store: ObjectStore, kfp: KfpServer) -> None:
     runs = ClusterRuns(kfp.url)
-    late = NOON + timedelta(hours=25)
-    assert retrain.under_way(store, [DECIDED], runs, NOON, 24) == DECIDED.id
-    retrain.resume(store, "sentiment", [DECIDED], runs, late, 24)
+    late, forgotten = NOON + timedelta(hours=25), replace(DECIDED, id="sentiment-v1-2")
+    assert retrain.under_way(store, [forgotten], runs, NOON, 24) == forgotten.id
+    retrain.resume(store, "sentiment", [forgotten], runs, late, 24)
     assert kfp.runs == []
+    assert retrain.under_way(store, [forgotten], runs, NOON, 24) == ""
     assert retrain.under_way(store, [DECIDED], runs, late, 24) == ""
     retrain.resume(store, "sentiment", [DECIDED], runs, NOON, 24)
     assert len(kfp.runs) == 1

@@ -17,7 +17,7 @@ from components.deployment.pointer import Pointer
 from components.drift import ledger
 from components.drift.state import Entry, Retrain, State
 from components.storage import ObjectStore
-from pipelines import retrain
+from pipelines import claims
 from pipelines.check_outputs import record_key
 from pipelines.status import status
 
@@ -89,7 +89,7 @@ def test_a_retrain_is_followed_from_the_decision_to_its_line_in_the_ledger(serve
 
     assert trained() == ("waiting", "The next check that may submit runs submits the retrain sentiment-bb-7.")
     assert trained(NOON + timedelta(days=3))[0] == "lapsed"
-    served.put(retrain.key_of(one.id), json.dumps(asdict(retrain.Claim(one.id, "me", 0.0, run="r1"))).encode())
+    served.put(claims.key_of(one.id), json.dumps(asdict(claims.Claim(one.id, "me", 0.0, run="r1"))).encode())
     state, then = trained()
     assert state == "submitted"
     assert "(run r1)" in then
