@@ -7,6 +7,7 @@ older ones go once a newer one is whole. No pickle.
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from components import logs
-from components.errors import ModelFolderError
+from components.errors import InputError, ModelFolderError
 from components.files import new_folder, tensors_written
 from components.storage import ObjectStore, is_s3, local_folder, split_uri
 
@@ -117,6 +118,26 @@ class CheckpointFolder:
     def _store(self) -> tuple[ObjectStore, str]:
         bucket, prefix = split_uri(self.location)
         return ObjectStore(bucket), f"{prefix}/"
+
+
+def checkpoints_beside(output: str | Path, given: str = "") -> str:
+    """Where the checkpoints of the model folder `output` go: `given`, or beside `output`. Both may be s3:// prefixes.
+
+    Raises InputError for a place within `output`: a model replaces no folder that holds anything else, so the first
+    checkpoint there would cost the model in the end. Likewise for a whole bucket, which nothing is beside.
+    """
+    if is_s3(output) and not split_uri(str(output))[1].strip("/"):
+        raise InputError(f"{output} is a whole bucket; choose an --output below it")
+    model = _plain(output)
+    place = _plain(given) if given else f"{model}.checkpoints"
+    if f"{place}/".startswith(f"{model}/"):
+        raise InputError(f"--checkpoints {given} is within --output {output}; choose a place beside it")
+    return place
+
+
+def _plain(location: str | Path) -> str:
+    """One name for a place, written as model/ or ./model or, from within, as a dot."""
+    return str(location).rstrip("/") if is_s3(location) else os.path.abspath(location)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

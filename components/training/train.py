@@ -37,7 +37,7 @@ from components.errors import ModelFolderError
 from components.files import new_folder, require_replaceable, sha256_of, tensors_written
 from components.storage import is_s3, written_folder
 from components.training.card import model_card
-from components.training.checkpoint import CheckpointFolder
+from components.training.checkpoint import CheckpointFolder, checkpoints_beside
 from components.training.fit import fit
 from components.training.processes import Processes
 
@@ -62,6 +62,7 @@ def train(
     `resume` training goes on from the newest there. On a CPU the same rows, settings and seed give the same weights,
     interrupted or not. Under torchrun one process, the leader, writes; the others return None.
     """
+    place = checkpoints_beside(output, checkpoints)
     processes = Processes.join()
     try:
         if not is_s3(output):
@@ -76,7 +77,7 @@ def train(
             "data": data_set.digest, "settings": deciding, "base model": base_model, "warm start": started_from,
             "processes": processes.count,
         }  # fmt: skip
-        kept = CheckpointFolder(checkpoints or f"{output}.checkpoints", fingerprint)
+        kept = CheckpointFolder(place, fingerprint)
         # Of other labels the head starts at random, and has nothing to teach.
         fitted = bool(warm_start) and labels_of(start).names == data_set.labels.names
         rate = settings.training.warm_learning_rate if fitted else settings.training.learning_rate

@@ -53,7 +53,7 @@ def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(data: Path, base: Path, output: Path, *more: str) -> list[str]:
+def command(data: Path, base: Path, output: Path | str, *more: str) -> list[str]:
     parts = ["-m", "pipelines", "train", "--data", data, "--base-model", base, "--output", output, *SETTINGS, *more]
     return [str(part) for part in parts]
 
@@ -100,6 +100,16 @@ def test_killed_at_random_points_it_ends_with_the_same_weights(
     weights = load_file(tmp_path / "model" / "model.safetensors")
     assert all(torch.equal(weights[name], unbroken[name]) for name in unbroken)
     assert not (tmp_path / "model.checkpoints").exists()
+
+
+def test_an_output_with_a_slash_at_its_end_is_not_taken_by_its_own_checkpoints(
+    data_set: Path, base_model: Path, tmp_path: Path
+) -> None:
+    often = ("--checkpoint-minutes", "0", "--epochs", "1")
+    done = run([sys.executable, *command(data_set, base_model, f"{tmp_path}/model/", *often)])
+    assert done.returncode == 0, done.stderr
+    assert '"event": "checkpoint"' in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_checkpoint_of_another_run_is_refused(data_set: Path, base_model: Path, tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from components.errors import InputError
 from components.storage import ObjectStore
-from components.training.checkpoint import Checkpoint, CheckpointFolder
+from components.training.checkpoint import Checkpoint, CheckpointFolder, checkpoints_beside
 
 SOMEBODYS = ("thesis.txt", "step-by-step/notes.txt", "step-12/notes.txt", ".step-by-step.old/notes.txt")
 
@@ -50,3 +51,28 @@ def test_what_else_lies_at_the_prefix_stays(bucket: ObjectStore) -> None:
     assert found.step == 4
     folder.remove()
     assert sorted(item.key for item in bucket.list()) == sorted(f"runs/{name}" for name in SOMEBODYS)
+
+
+def test_the_place_is_beside_the_model_however_that_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    for written in ("model", "model/", "./model//", tmp_path / "model"):
+        monkeypatch.chdir(tmp_path)
+        assert checkpoints_beside(written) == f"{tmp_path}/model.checkpoints"
+    monkeypatch.chdir(tmp_path / "model")
+    assert checkpoints_beside(".") == f"{tmp_path}/model.checkpoints"
+    assert checkpoints_beside("s3://bucket/models/a/") == "s3://bucket/models/a.checkpoints"
+    assert checkpoints_beside("s3://bucket/models/a", "s3://bucket/models/") == "s3://bucket/models"
+
+
+@pytest.mark.parametrize(
+    ("output", "given", "said"),
+    [
+        ("model", "model/", "--checkpoints model/ is within --output model"),
+        ("model/", "./model/checkpoints", "choose a place beside it"),
+        ("s3://bucket/model/", "s3://bucket/model/checkpoints", "choose a place beside it"),
+        ("s3://bucket/", "", "s3://bucket/ is a whole bucket"),
+    ],
+)
+def test_a_place_that_would_cost_the_model_is_refused_before_training(output: str, given: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        checkpoints_beside(output, given)
