@@ -14,10 +14,11 @@ from components.batch.score import ALL, Share, score_object
 from components.batch.versions import INCOMING, BatchResult
 from components.classifier.classifier import Classifier
 from components.config import BatchSettings
-from components.errors import ConflictError, DataError, StorageError
+from components.errors import ConflictError, DataError, EverbertError, StorageError
 from components.progress import progress
 from components.storage import ObjectStore, StoredObject
 
+DONE, AGAIN, FAILED = range(3)  # see `_scored`
 Model = Classifier | Callable[[], Classifier]
 """A model, or what gives the one to go on with, asked before each object."""
 
@@ -26,10 +27,23 @@ def score_prefix(store: ObjectStore, model: Model, settings: BatchSettings, shar
     """Score every object under incoming/ that this model has not scored yet.
 
     One that cannot be scored stops no other: its result says why. A successor of the model takes the objects from then
-    on; those before are the next pass's.
+    on; those before are the next pass's. Raises StorageError: at once if the store is away, at the end if it failed on
+    single objects.
     """
     bar = progress(_incoming(store), description="batch", unit="file")
-    return [_scored(store, item, _now(model), settings, share) for item in bar]
+    results, failed = [], []
+    for item in bar:
+        result, state = _scored(store, item, _now(model), settings, share)
+        results.append(result)
+        if state == FAILED:
+            _warn_left(result)
+            failed.append(result)
+    if failed:
+        raise StorageError(
+            f"{len(failed)} of {len(results)} objects could not be scored, and are tried again by the next run; "
+            f"{failed[0].source}: {failed[0].problem}"
+        )
+    return results
 
 
 @dataclass
@@ -52,27 +66,36 @@ class Watched:
 def watch(store: ObjectStore, model: Model, settings: BatchSettings, share: Share = ALL) -> Watched:
     """Score what is there, then what comes in, until SIGINT or SIGTERM; the next run goes on with what is in hand then.
 
-    A store that is away for a while is waited for, but not at the first look. A successor of the model scores what is
-    there anew.
+    A store that is away for a while is waited for, but not at the first look: StorageError. One object that it fails on
+    stops no other, and is tried again at each look. A successor of the model scores what is there anew.
     """
     seen: dict[str, tuple[str, str]] = {}  # key -> entity tag and model version of what this process is done with
-    items, watched = _incoming(store), Watched()
+    left: dict[str, str] = {}  # key -> why it is to be tried again
+    watched = Watched()
+    _require_reachable(store)
     with _until_stopped():
         while True:
             try:
-                for item in random.sample(items, len(items)):  # several workers start at different objects
-                    classifier = _now(model)
-                    if seen.get(item.key) != (item.etag, classifier.version):
-                        result = _scored(store, item, classifier, settings, share)
-                        if not result.missing:  # else it is looked at again, until somebody has finished it
-                            watched.add(result)
-                            seen[item.key] = item.etag, classifier.version
-                time.sleep(settings.poll_seconds)
                 items = _incoming(store)
                 seen = {item.key: seen[item.key] for item in items if item.key in seen}
+                left = {item.key: left[item.key] for item in items if item.key in left}
+                for item in random.sample(items, len(items)):  # several workers start at different objects
+                    classifier = _now(model)
+                    if seen.get(item.key) == (item.etag, classifier.version):
+                        continue
+                    result, state = _scored(store, item, classifier, settings, share)
+                    if state == DONE:
+                        watched.add(result)
+                        seen[item.key] = item.etag, classifier.version
+                        left.pop(item.key, None)
+                    elif result.problem:
+                        if left.get(item.key) != result.problem:  # it is said once, not at each look
+                            _warn_left(result)
+                        left[item.key] = result.problem
             except StorageError as error:
                 logs.warning("batch_waits", reason=str(error))
-                time.sleep(settings.poll_seconds)
+            time.sleep(settings.poll_seconds)
+    watched.problems += len(left)
     return watched
 
 
@@ -86,13 +109,36 @@ def _incoming(store: ObjectStore) -> list[StoredObject]:
     return [item for item, name in names if name and not name.startswith(("_", "."))]
 
 
+def _require_reachable(store: ObjectStore) -> None:
+    """Raises StorageError if the store is away."""
+    next(store.list(INCOMING), None)
+
+
 def _scored(
     store: ObjectStore, item: StoredObject, classifier: Classifier, settings: BatchSettings, share: Share
-) -> BatchResult:
-    try:
-        return score_object(store, item.key, classifier, settings, share)
-    except (DataError, ConflictError) as error:
+) -> tuple[BatchResult, int]:
+    """What came of the object, and whether it is DONE, is to be looked at AGAIN, or the store FAILED on it.
+
+    Raises StorageError if the store is away, so that the other objects are not tried in vain.
+    """
+
+    def unscored(error: EverbertError) -> BatchResult:
         return BatchResult(item.key, "", 0, 0, classifier.version, problem=str(error))
+
+    try:
+        result = score_object(store, item.key, classifier, settings, share)
+    except DataError as error:
+        return unscored(error), DONE
+    except ConflictError as error:
+        return unscored(error), AGAIN
+    except StorageError as error:
+        _require_reachable(store)
+        return unscored(error), FAILED
+    return result, AGAIN if result.missing else DONE
+
+
+def _warn_left(result: BatchResult) -> None:
+    logs.warning("batch_left", source=result.source, reason=result.problem)
 
 
 @contextlib.contextmanager

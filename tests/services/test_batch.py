@@ -1,5 +1,6 @@
 """Batch scoring of a bucket: once, in whole, and what happens when objects change or others are at work too."""
 
+import contextlib
 import csv
 import gzip
 import io
@@ -22,8 +23,9 @@ from components.classifier.classifier import PREDICTION_COLUMNS, Classifier
 from components.classifier.engine import Scores
 from components.config import BatchSettings
 from components.drift.labels import texts_of
-from components.errors import ConflictError, DataError, InputError
+from components.errors import ConflictError, DataError, InputError, StorageError
 from components.storage import ObjectStore
+from pipelines import local_services
 
 pytestmark = pytest.mark.slow
 CSV = b'id,text,shop\na,"a fine, film",x\nb,,y\nc,dull and long,z\nd,too,many,fields\ne,N/A,w\n'
@@ -171,6 +173,81 @@ def test_one_bad_object_stops_no_other_and_is_refused_once(bucket: ObjectStore, 
     assert not scored
     bucket.put("incoming/a.csv.gz", gzip.compress(table("z")))
     assert score_object(bucket, "incoming/a.csv.gz", classifier, SETTINGS).rows == 1
+
+
+def damage(store: ObjectStore, key: str, classifier: Classifier) -> None:
+    """Leave a part of the object that no worker can read, and none writes over."""
+    item = store.head(key)
+    assert item is not None
+    name = key.removeprefix("incoming/")
+    store.put(f"ledger/batch/{name}/{item.etag}-{classifier.version}/2-10000-same/000000.npz", b"half a part")
+
+
+def test_an_object_that_the_store_fails_on_stops_no_other(bucket: ObjectStore, classifier: Classifier) -> None:
+    for name in "abc":
+        bucket.put(f"incoming/{name}.csv", table(name))
+    damage(bucket, "incoming/a.csv", classifier)
+    for _ in range(2):
+        with pytest.raises(
+            StorageError, match=r"1 of 3 objects could not be scored.*incoming/a\.csv: .*000000\.npz is d"
+        ):
+            score_prefix(bucket, classifier, SETTINGS)
+        assert [item.key for item in bucket.list("predictions/")] == ["predictions/b.csv", "predictions/c.csv"]
+
+
+def test_watching_goes_on_past_an_object_that_the_store_fails_on(
+    bucket: ObjectStore, classifier: Classifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To what was there, and to what comes in; once the fault is mended, it is scored too."""
+    for name in "abc":
+        bucket.put(f"incoming/{name}.csv", table(name))
+    damage(bucket, "incoming/a.csv", classifier)
+    damage(bucket, "incoming/b.csv", classifier)
+    looks = 0
+
+    def by_now() -> Classifier:
+        nonlocal looks
+        looks += 1
+        assert looks < 30
+        if model_of(bucket, "c") and not bucket.head("incoming/d.csv"):
+            bucket.put("incoming/d.csv", table("d"))
+        if model_of(bucket, "d"):
+            for part in leftovers(bucket):
+                if part.startswith("ledger/batch/b.csv/"):
+                    bucket.delete(part)
+        if model_of(bucket, "b"):
+            raise KeyboardInterrupt  # as a signal does
+        return classifier
+
+    seen = watch(bucket, by_now, replace(SETTINGS, poll_seconds=0.1))
+    assert (seen.objects, seen.problems) == (3, 1)
+    warned = [record.__dict__ for record in caplog.records if record.message == "batch_left"]
+    assert len(warned) == 2  # once for each, however often it was tried
+
+
+def test_a_store_that_is_away_ends_the_pass_at_once(
+    tmp_path: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    with contextlib.ExitStack() as stack:
+        service = stack.enter_context(local_services.object_store(tmp_path))
+        for name, value in service.environment.items():
+            monkeypatch.setenv(name, value)
+        store = ObjectStore("away")
+        store.create_bucket()
+        for key in "abcd":
+            store.put(f"incoming/{key}.csv", table(key))
+
+        def by_now() -> Classifier:
+            nonlocal looks
+            looks += 1
+            if looks == 2:
+                stack.close()
+            return classifier
+
+        with pytest.raises(StorageError, match="does not answer"):
+            score_prefix(store, by_now, SETTINGS)
+    assert looks == 2
 
 
 class Replaced(ObjectStore):
