@@ -11,7 +11,8 @@ EverbertError            1  something failed that the user did not cause
 │   │   └── ClusterUnavailableError   it is not there, or not well, for now
 │   └── ResourceError       the machine: a port that is taken, a disk that is full
 ├── ConflictError        1  somebody else wrote the same object first
-│   └── BusyError           another run of the same model is under way
+│   ├── BusyError           another run of the same model is under way
+│   └── OvertakenError      another model's predictions of an object came in between, and stay for now
 ├── StepError            1  a pipeline step failed; says which, and where its log is
 └── DeploymentError      1  the new version was not served; the old one still is
 """
@@ -66,6 +67,10 @@ class ConflictError(EverbertError):
 
 
 class BusyError(ConflictError):
+    pass
+
+
+class OvertakenError(ConflictError):
     pass
 
 

@@ -17,7 +17,7 @@ from components.batch.tables import Refused, chunks
 from components.batch.versions import BatchResult, Version
 from components.classifier.classifier import Classifier
 from components.config import BatchSettings
-from components.errors import ConflictError, DataError, InputError
+from components.errors import ConflictError, DataError, InputError, OvertakenError
 from components.files import new_file
 from components.progress import progress
 from components.storage import ObjectStore
@@ -55,7 +55,8 @@ def score_object(
     With a share of it, whoever scores the last missing chunk writes all that.
 
     Raises DataError if the object is gone or cannot be read as a table with texts, which stands in quarantine/ then;
-    ConflictError if it was replaced again and again meanwhile; once, and it starts again.
+    ConflictError if it was replaced again and again meanwhile; once, and it starts again. OvertakenError, at once, if
+    another model's predictions came in between.
     """
     reason = ""
     for _ in range(_ATTEMPTS):
@@ -68,6 +69,8 @@ def score_object(
             return done
         try:
             return _score_version(version, classifier, settings, share)
+        except OvertakenError:
+            raise
         except ConflictError as error:
             logs.warning("batch_starts_again", source=key, reason=str(error))
             reason = str(error)

@@ -16,7 +16,7 @@ from components.batch import outputs, parts, sample
 from components.batch.parts import Parts
 from components.classifier.classifier import Classifier
 from components.config import BatchSettings
-from components.errors import ConflictError, DataError
+from components.errors import ConflictError, DataError, OvertakenError
 from components.storage import ObjectStore, StoredObject
 
 INCOMING, PREDICTIONS, QUARANTINE, LEDGER = "incoming/", "predictions/", "quarantine/", "ledger/batch/"
@@ -92,7 +92,11 @@ class Version:
         return BatchResult(**manifest["result"] | {"already_scored": True})
 
     def publish(self, path: Path, key: str) -> None:
-        """Put a file where its readers look for it. ConflictError if the input object is not this version any more."""
+        """Put a file where its readers look for it.
+
+        Raises ConflictError if the input object is not this version any more, OvertakenError if another model was
+        faster. Whoever tries again then covers its predictions, so that the last one to look has the last word.
+        """
         for _ in range(_ATTEMPTS):
             there = self.store.metadata(key)
             self.require_current()  # after the look at what is there: a newer version that comes meanwhile is not hit
@@ -102,9 +106,12 @@ class Version:
                 raise DataError(
                     f"{self.store.uri(key)} is of another object than {self.item.key}; rename one of the two"
                 )
-            if key == self.predictions and there and self._is_of_a_later_model(*there):
+            if key == self.predictions and there and self._is_of_a_faster_model(*there):
                 self.remove_parts()
-                raise DataError(f"another model has scored {self.item.key} meanwhile; its predictions stay")
+                raise OvertakenError(
+                    f"another model's predictions of {self.item.key} were published meanwhile; "
+                    f"they stay until a run of {self.model_version} looks at it again"
+                )
             try:
                 metadata = {"version": self._id, "source": self._source}
                 seen = there[1] if there else None
@@ -115,7 +122,7 @@ class Version:
             return
         raise ConflictError(f"{self.store.uri(key)} was written {_ATTEMPTS} times by somebody else; let fewer score it")
 
-    def _is_of_a_later_model(self, metadata: dict[str, str], etag: str) -> bool:
+    def _is_of_a_faster_model(self, metadata: dict[str, str], etag: str) -> bool:
         """Of the same content, and not what stood there when this model started on it."""
         return metadata.get("version", "").startswith(f"{self.item.etag}-") and etag != self._at_first
 

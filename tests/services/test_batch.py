@@ -4,7 +4,9 @@ import contextlib
 import csv
 import gzip
 import io
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -23,7 +25,7 @@ from components.classifier.classifier import PREDICTION_COLUMNS, Classifier
 from components.classifier.engine import Scores
 from components.config import BatchSettings
 from components.drift.labels import texts_of
-from components.errors import ConflictError, DataError, InputError, StorageError
+from components.errors import ConflictError, DataError, InputError, OvertakenError, StorageError
 from components.storage import ObjectStore
 from pipelines import local_services
 
@@ -460,9 +462,45 @@ def test_a_slow_worker_of_an_older_model_leaves_the_newer_ones_predictions(
     newer = named(classifier, "newer")
     bucket.put(KEY, table("a", "b"))
     slow = Interrupted(bucket.bucket, "predictions/", lambda: score_prefix(bucket, newer, SETTINGS))
-    with pytest.raises(DataError, match="another model has scored"):
+    with pytest.raises(OvertakenError, match="another model's predictions"):
         score_object(slow, KEY, classifier, SETTINGS)
     assert {row["model_version"] for row in rows_of(content(bucket, "predictions/day.csv"))} == {"newer"}
+    assert not leftovers(bucket)
+
+
+def test_a_watching_worker_of_a_newer_model_covers_what_an_older_one_finished_meanwhile(
+    bucket: ObjectStore, classifier: Classifier
+) -> None:
+    """The older model is at the object first, and is done when the newer one is about to publish."""
+    bucket.put(KEY, table("a", "b"))
+    at_it, go_on, looks = threading.Event(), threading.Event(), 0
+
+    def wait() -> None:
+        at_it.set()
+        assert go_on.wait(60)
+
+    def by_now() -> Classifier:
+        nonlocal looks
+        looks += 1
+        if model_of(bucket, "day") == "newer":
+            raise KeyboardInterrupt  # as a signal does
+        assert looks < 5
+        return named(classifier, "newer")
+
+    with ThreadPoolExecutor() as threads:
+        older = threads.submit(
+            score_object, Interrupted(bucket.bucket, "predictions/", wait), KEY, classifier, SETTINGS
+        )
+
+        def finish() -> None:
+            go_on.set()
+            older.result()
+            assert model_of(bucket, "day") == classifier.version
+
+        assert at_it.wait(60)
+        newer = Interrupted(bucket.bucket, "predictions/", finish)
+        seen = watch(newer, by_now, replace(SETTINGS, poll_seconds=0.1))
+    assert (seen.objects, seen.problems, looks) == (1, 0, 3)
     assert not leftovers(bucket)
 
 
