@@ -17,6 +17,7 @@ from components.classifier.engine import Engine
 from components.classifier.precision import product_dtype
 from components.config import TrainingSettings
 from components.data.data_set import DataSet
+from components.errors import SettingsError
 from components.progress import progress
 from components.training.batches import epoch_batches, micro_batches
 from components.training.checkpoint import Checkpoint, CheckpointFolder, optimizer_tensors, restore_optimizer
@@ -93,9 +94,20 @@ class _Fit:
         return self.processes.sum(total)
 
     def end_epoch(self) -> bool:
-        """Validate, remember the best weights, and say whether to go on."""
+        """Validate, remember the best weights, and say whether to go on.
+
+        Raises SettingsError if the first epoch's loss is not finite. A later epoch of which that is true ends training:
+        from weights that are not numbers there is no way back, and the best of the epochs before is good.
+        """
         measured = {"train_loss": float(np.mean(self.place.losses))} | self._validate()
-        entry = {"epoch": self.place.epoch} | self.processes.as_the_leader(measured)
+        measured = self.processes.as_the_leader(measured)
+        if not all(math.isfinite(value) for value in measured.values()):
+            told = {"epoch": self.place.epoch} | {name: str(value) for name, value in measured.items()}  # NaN is no JSON
+            logs.warning("epoch_not_finite", reason="its weights are lost: training ends", **told)
+            if self.place.history:
+                return False
+            raise SettingsError(_diverged(measured, self.settings))
+        entry = {"epoch": self.place.epoch} | measured
         self.place.history.append(entry)
         logs.event("epoch", **entry)
         if self.place.best == len(self.place.history):
@@ -151,7 +163,7 @@ def fit(
     resume: bool = False,
     processes: Processes | None = None,
 ) -> list[dict[str, float]]:
-    """Train in place, keep the best epoch's weights, return one entry an epoch.
+    """Train in place, keep the best epoch's weights, return one entry an epoch. Raises SettingsError if it diverges.
 
     With `distil` the model starts as the champion, and is asked to keep the champion's answer on the rows where that
     is right: otherwise what it learns of the new rows costs it some of the old ones. With `resume` training goes on
@@ -175,7 +187,10 @@ def fit(
 
 
 def _train_epoch(run: _Fit, checkpoints: CheckpointFolder | None, bar: Any) -> None:
-    """The batches of the epoch that are not done yet. Their order depends on the seed and the epoch alone."""
+    """The batches of the epoch that are not done yet. Their order depends on the seed and the epoch alone.
+
+    A loss that is not finite ends the epoch: no weight is a number any more, and no checkpoint is to say so.
+    """
     saved = time.monotonic()
     generator = np.random.default_rng([run.settings.seed, run.place.epoch])
     run.engine.model.train()
@@ -184,11 +199,20 @@ def _train_epoch(run: _Fit, checkpoints: CheckpointFolder | None, bar: Any) -> N
             checkpoints.save(run.checkpoint())
             saved = time.monotonic()
         loss = run.train_batch(batch)
+        run.place.losses.append(loss)
         if not math.isfinite(loss):
             logs.warning("loss_not_finite", epoch=run.place.epoch, step=run.place.step)
-        run.place.losses.append(loss)
+            return
         run.place.step += 1
         bar.update()
+
+
+def _diverged(measured: dict[str, float], settings: TrainingSettings) -> str:
+    return (
+        f"training diverged: in epoch 1 the training loss is {measured['train_loss']}, the validation loss "
+        f"{measured['validation_loss']}; lower the learning rate (now {settings.learning_rate:g}), or, if that is low, "
+        "see that all weights of the base model are finite"
+    )
 
 
 def _tokenize(engine: Engine, texts: list[str]) -> list[list[int]]:
