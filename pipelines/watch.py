@@ -15,7 +15,8 @@ from components.classifier.classifier import Classifier
 from components.config import PromotionSettings
 from components.deployment import pointer
 from components.deployment.pointer import Pointer
-from components.deployment.rollback import Rollback, rollback
+from components.deployment.rollback import finish, rollback
+from components.deployment.rollback_record import Rollback
 from components.deployment.watch import evidence_of_worse
 from components.drift import ledger
 from components.drift.labels import known_labels, labelled_rows
@@ -46,9 +47,13 @@ def watch(store: ObjectStore, model_name: str, promotion: PromotionSettings, **s
     There is nothing without a previous champion, and before labels have come for rows that the new one scored.
     """
     found = pointer.read(store, model_name)
-    if found is None or not found[0].previous:
+    if found is None:
         return None
-    champion, previous = found[0], Pointer(**found[0].previous)
+    champion = found[0]
+    finish(store, champion, **served)  # a rollback that was killed, by hand or by the watch before this one
+    if not champion.previous:
+        return None
+    previous = Pointer(**champion.previous)
     state, _ = ledger.read(store, model_name, champion.model_version)
     with local_folder(champion.uri) as new, local_folder(previous.uri) as old:
         classifiers = [Classifier.load(new), Classifier.load(old)]

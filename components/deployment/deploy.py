@@ -8,7 +8,7 @@ import requests
 
 from components import logs, tracking
 from components.config import DeploymentSettings
-from components.deployment import pointer
+from components.deployment import pointer, rollback_record
 from components.deployment.pointer import Pointer
 from components.deployment.probes import PROBE_HEADER
 from components.errors import ConflictError, DeploymentError
@@ -38,6 +38,8 @@ def deploy(
     version is champion by now than the one it was compared with.
     """
     current, etag = pointer.state(store, version.name)
+    if current is not None:  # of a rollback, killed before the alias moved: what it went back to is proven
+        rollback_record.keep(store, current)
     champion = tracking.champion(version.name)
     if current is not None and (current.version, current.model_version) == (version.version, version.digest):
         target = current

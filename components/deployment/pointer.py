@@ -17,6 +17,10 @@ class Pointer:
     model_version: str  # the model folder's own version
     uri: str
     previous: dict[str, Any] | None = None  # the last champion before this version, without its own previous
+    rolled_back: dict[str, Any] | None = None
+    """Written by a rollback: the version, model_version and uri that it took out of service, reason and time (at), and
+    the inference_service that must follow; None: written by a deployment. Enough to finish a rollback that was killed.
+    """
 
 
 def key_of(name: str) -> str:

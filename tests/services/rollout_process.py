@@ -1,8 +1,8 @@
-"""A process that forks for every deployment it is asked for, and can kill it at any of its writes.
+"""A process that forks for every deployment or rollback it is asked for, and can kill it at any of its writes.
 
-A line on stdin asks: {"bucket", "name", "version", "kill": number of the write that is not made any more, 0 for none}.
-Writes are those to Kubernetes, to the object store, and to the registry's aliases. A line on stdout answers, once the
-deployment has ended: {"killed": whether it was, "writes": how many it had made}.
+A line on stdin asks: {"bucket", "name", "version" (none: roll back), "kill": number of the write that is not made any
+more, 0 for none}. Writes are those to Kubernetes, to the object store, and to the registry's aliases and tags. A line
+on stdout answers, once it has ended: {"killed": whether it was, "writes": how many it had made}.
 """
 
 import json
@@ -18,6 +18,7 @@ from components import tracking
 from components.config import DeploymentSettings
 from components.deployment.deploy import deploy
 from components.deployment.kubernetes_api import OneInferenceService
+from components.deployment.rollback import rollback
 from components.storage import ObjectStore
 
 SETTINGS = DeploymentSettings(steps=(50, 100), watch_seconds=0, ready_seconds=30, probe_seconds=0.01, latency_seconds=5)
@@ -40,7 +41,7 @@ class Writes:
 
 
 def forked(asked: dict[str, Any]) -> dict[str, Any]:
-    """Fork, deploy in the child, and say how it ended."""
+    """Fork, deploy or roll back in the child, and say how it ended."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -48,8 +49,13 @@ def forked(asked: dict[str, Any]) -> dict[str, Any]:
         OneInferenceService.apply = writes.counted(OneInferenceService.apply)  # type: ignore[method-assign]
         ObjectStore.put = writes.counted(ObjectStore.put)  # type: ignore[method-assign]
         tracking.set_alias = writes.counted(tracking.set_alias)
-        version = tracking.version(asked["name"], asked["version"])
-        deploy(ObjectStore(asked["bucket"]), version, inference_service="everbert/sentiment", settings=SETTINGS)
+        tracking.set_tag = writes.counted(tracking.set_tag)
+        store, where = ObjectStore(asked["bucket"]), "everbert/sentiment"
+        if asked["version"]:
+            version = tracking.version(asked["name"], asked["version"])
+            deploy(store, version, inference_service=where, settings=SETTINGS)
+        else:
+            rollback(store, asked["name"], reason="worse", inference_service=where, settings=SETTINGS)
         os.write(writing, str(writes.made).encode())
         os._exit(0)
     os.close(writing)

@@ -1,9 +1,11 @@
 """Rollback on a real object store, a real registry and a real server."""
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,3 +90,61 @@ def test_a_rollback_without_mlflow_changes_nothing_and_goes_through_later(
             rollback(bucket, name, reason="worse")
     assert pointer.state(bucket, name) == before
     assert rollback(bucket, name, reason="worse").champion == "1"
+
+
+NOBODY = "http://127.0.0.1:9"
+
+
+class LosesMlflow(ObjectStore):
+    """MLflow goes away right after the pointer was written."""
+
+    def put(self, key: str, content: bytes, **conditions: Any) -> str:
+        if key.endswith("champion.json"):
+            os.environ["MLFLOW_TRACKING_URI"] = NOBODY
+        return super().put(key, content, **conditions)
+
+
+def test_what_was_gone_back_to_serves_after_a_failed_deployment_too_though_its_alias_never_moved(
+    mlflow_server: str, bucket: ObjectStore, tiny_model: Path, other_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = bucket.bucket
+    models = (tiny_model, other_model, tiny_model)
+    first, second, third = (
+        register(m, name, data_set=str(n), evaluation={}, decision={}) for n, m in enumerate(models)
+    )
+    for version in (first, second):
+        deploy(bucket, version)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    with pytest.raises(TrackingError, match="does not answer"):
+        rollback(LosesMlflow(name), name, reason="worse")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    assert tracking.champion(name) == second
+    (record,) = bucket.list(f"decisions/rollback-{second.digest}-")
+    with pytest.raises(DeploymentError, match="version 1 stays champion"):
+        deploy(bucket, third, server_url=NOBODY, timeout=0)
+    found = pointer.read(bucket, name)
+    assert found is not None
+    assert found[0].uri == first.uri
+    assert tracking.champion(name) == first
+    assert tracking.version(name, second.version).tags["rolled_back"] == "worse"
+    assert rollback(bucket, name, reason="again").reason == "worse"  # what is left of it: that it is served
+    assert [item.key for item in bucket.list("decisions/rollback-")] == [record.key]
+
+
+def test_a_rollback_that_was_killed_is_on_record_though_another_version_is_deployed_before_the_next_check(
+    mlflow_server: str, bucket: ObjectStore, tiny_model: Path, other_model: Path
+) -> None:
+    name = bucket.bucket
+    models = (tiny_model, other_model, tiny_model)
+    first, second, third = (
+        register(m, name, data_set=str(n), evaluation={}, decision={}) for n, m in enumerate(models)
+    )
+    for version in (first, second):
+        deploy(bucket, version)
+    rollback(bucket, name, reason="worse")
+    (record,) = bucket.list("decisions/rollback-")
+    bucket.delete(record.key)  # as if killed before it was written
+    tracking.set_alias(name, tracking.CHAMPION, second.version)
+    deploy(bucket, third)
+    assert [item.key for item in bucket.list("decisions/rollback-")] == [record.key]
+    assert rollback(bucket, name, reason="worse too").champion == first.version

@@ -1,6 +1,7 @@
 """A deployment to a cluster that is killed at each of its writes and done again; the pointer, the alias, a rollback."""
 
 import copy
+import json
 import secrets
 import socket
 from collections.abc import Callable, Iterator
@@ -14,14 +15,17 @@ from rollout_models import answering_model
 from rollout_process import SETTINGS
 
 from components import tracking
+from components.config import PromotionSettings
 from components.deployment import inference_service as fields
 from components.deployment import pointer
 from components.deployment.deploy import deploy
 from components.deployment.pointer import Pointer
 from components.deployment.rollback import rollback
+from components.deployment.rollback_record import REASON
 from components.errors import ConflictError, DeploymentError
 from components.registry.register import register
 from components.storage import ObjectStore
+from pipelines.watch import watch
 
 pytestmark = pytest.mark.slow
 WHERE, NAME = "everbert/sentiment", "rolled-out"
@@ -58,11 +62,12 @@ def versions(
 
 @pytest.fixture(scope="module")
 def ask(cluster: KubernetesServer, versions: Versions, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """Deploys in a process of its own, killed at a write if asked to."""
+    """Deploys the version, or for None rolls back, in a process of its own, killed at a write if asked to."""
     with line_process("rollout_process.py", temporary=tmp_path_factory.mktemp("killed")) as process:
 
-        def ask(store: ObjectStore, version: tracking.ModelVersion, kill: int = 0) -> dict[str, Any]:
-            return process.ask({"bucket": store.bucket, "name": NAME, "version": version.version, "kill": kill})
+        def ask(store: ObjectStore, version: tracking.ModelVersion | None, kill: int = 0) -> dict[str, Any]:
+            number = version.version if version else None
+            return process.ask({"bucket": store.bucket, "name": NAME, "version": number, "kill": kill})
 
         yield ask
 
@@ -148,6 +153,46 @@ def test_a_rollback_reaches_the_cluster(cluster: KubernetesServer, versions: Ver
     print(f"{mode}: rolled back in {made.seconds:.1f} s")
 
 
+def second_is_served(cluster: KubernetesServer, versions: Versions) -> ObjectStore:
+    """A bucket and a cluster in which version 2 is champion and version 1 was; version 2 has no tag of a rollback."""
+    store = first_is_served(cluster, versions, fields.STANDARD)
+    deploy(store, versions[1], inference_service=WHERE, settings=SETTINGS)
+    tracking.set_tag(NAME, versions[1].version, REASON, "")
+    return store
+
+
+def rollbacks(store: ObjectStore) -> list[dict[str, Any]]:
+    found = [store.get(item.key) for item in store.list("decisions/rollback-")]
+    return [json.loads(content[0]) for content in found if content]
+
+
+@pytest.mark.timeout(900)
+def test_a_rollback_that_is_killed_at_any_write_is_finished_by_the_next_check_or_rollback(
+    cluster: KubernetesServer, versions: Versions, ask: Ask
+) -> None:
+    one, two, _ = versions
+    writes = ask(second_is_served(cluster, versions), None)["writes"]
+    assert writes >= 8  # the pointer, the record twice, the alias, the tag, the service and 2 of its record
+    for kill in range(2, writes + 1):  # 1 is the pointer: nothing is done without it
+        store = second_is_served(cluster, versions)
+        assert ask(store, None, kill)["killed"]
+        assert champions(store)[0] == "1"
+        if kill % 2:
+            assert watch(store, NAME, PromotionSettings(), inference_service=WHERE, settings=SETTINGS) is None
+        else:
+            assert rollback(store, NAME, reason="again", settings=SETTINGS).reason == "worse"
+        assert champions(store) == ("1", "1"), f"killed at write {kill}"
+        assert served(cluster) == one.uri, f"killed at write {kill}"
+        assert tracking.version(NAME, two.version).tags[REASON] == "worse"
+        (record,) = rollbacks(store)
+        assert (record["served"], record["reason"], record["from"]["version"]) == (True, "worse", "2")
+        rollouts = len(list(store.list("decisions/")))
+        watch(store, NAME, PromotionSettings(), inference_service=WHERE, settings=SETTINGS)
+        assert len(list(store.list("decisions/"))) == rollouts  # nothing is left to do
+        with pytest.raises(DeploymentError, match="to roll back to"):
+            rollback(store, NAME, reason="twice", inference_service=WHERE, settings=SETTINGS)
+
+
 def test_a_rollback_that_the_cluster_refuses_says_what_makes_it_follow(
     cluster: KubernetesServer, versions: Versions
 ) -> None:
@@ -159,6 +204,7 @@ def test_a_rollback_that_the_cluster_refuses_says_what_makes_it_follow(
         rollback(store, NAME, reason="worse", inference_service=WHERE, settings=SETTINGS)
     cluster.forbidden = set()
     assert champions(store) == ("1", "1")
+    assert [record["served"] for record in rollbacks(store)] == [False]
     deploy(store, one, inference_service=WHERE, settings=SETTINGS)
     assert served(cluster) == one.uri
 
