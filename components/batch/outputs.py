@@ -15,9 +15,10 @@ from typing import TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.batch.tables import PARQUET, Refused, is_zipped, kind_of, plain
+from components.batch.tables import PARQUET, Refused, is_zipped, kind_of
 from components.classifier.classifier import PREDICTION_COLUMNS, Prediction
 from components.data import csv_rows
+from components.data.parquet_columns import plain
 
 _TYPES = (pa.int64(), pa.string(), pa.float64(), pa.bool_(), pa.int64(), pa.string())
 _QUARANTINE_COLUMNS = ("object", "row", "reason", "raw")

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from components.classifier.classifier import PREDICTION_COLUMNS
 from components.classifier.text import clean
 from components.data.csv_rows import records
+from components.data.parquet_columns import bytes_of, plain, require_text
 from components.data.texts import text_column
 from components.errors import DataError
 
@@ -146,7 +147,7 @@ def _parquet_chunks(file: BinaryIO, name: str, most_rows: int, column: str) -> I
     try:
         with pq.ParquetFile(file, buffer_size=1 << 20) as table:
             place = _text_place(table.schema_arrow.names, column, name)
-            _require_text(table.schema_arrow.field(place), name)
+            require_text(table.schema_arrow.field(place), name)
             yield from _parquet_rows(table, place, most_rows)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, gzip.BadGzipFile):
@@ -176,7 +177,7 @@ def _parquet_chunk(rows: pa.Table, place: int, before: int) -> Chunk:
     texts: list[str] = []
     accepted: list[bool] = []
     refused: list[Refused] = []
-    for i, value in enumerate(_bytes_of(rows.column(place))):
+    for i, value in enumerate(bytes_of(rows.column(place))):
         try:
             text, reason = (value or b"").decode("utf-8"), "no text"
         except UnicodeDecodeError:
@@ -189,33 +190,10 @@ def _parquet_chunk(rows: pa.Table, place: int, before: int) -> Chunk:
     return Chunk(rows if not refused else rows.filter(pa.array(accepted)), texts, refused)
 
 
-def _bytes_of(column: pa.ChunkedArray) -> list[bytes | None]:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return list(column.cast(pa.large_binary()).to_pylist())
-
-
 def _raw(rows: pa.Table, i: int) -> str:
     """A row of a Parquet file as JSON."""
     columns = {name: column.slice(i, 1) for name, column in zip(rows.column_names, rows.columns, strict=True)}
     return json.dumps({name: plain(column)[0] for name, column in columns.items()}, ensure_ascii=False, default=str)
-
-
-def plain(column: pa.ChunkedArray) -> list[object]:
-    """A column's values for Python; text that is not UTF-8 with replacement characters, dates too far as numbers."""
-    try:
-        return list(column.to_pylist())
-    except UnicodeDecodeError:
-        return [None if value is None else value.decode("utf-8", "replace") for value in _bytes_of(column)]
-    except (ValueError, OverflowError):  # a date that Python has not; its number of days, seconds or less
-        return [getattr(value, "value", None) for value in column]
-
-
-def _require_text(field: pa.Field, name: str) -> None:
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-    if not any(test(kind) for test in tests):
-        raise DataError(f"the column {field.name} of {name} holds {field.type}, not text")
 
 
 def _text_place(header: list[str], column: str, name: str) -> int:

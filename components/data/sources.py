@@ -6,7 +6,7 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NoReturn, cast
 
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from components.classifier.labels import LabelSet
 from components.config import DataSettings
 from components.data.csv_rows import records
+from components.data.parquet_columns import decoded, require_text
 from components.errors import DataError
 from components.storage import ObjectStore, is_s3, split_uri
 
@@ -136,18 +137,29 @@ def _read_csv(path: Path, settings: DataSettings) -> Iterator[RawRow]:
 
 
 def _read_parquet(path: Path, settings: DataSettings) -> Iterator[RawRow]:
-    number = 0
+    before = 0
     try:
         with pq.ParquetFile(path) as file:
             columns = _Columns(path, file.schema_arrow.names, settings)
+            require_text(file.schema_arrow.field(columns.text), str(path))
             names = [name for name in file.schema_arrow.names if name in columns.used]
             columns = _Columns(path, names, settings)
             for batch in file.iter_batches(batch_size=2048, columns=names):
-                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    number += 1
-                    yield columns.row(str(number), ["" if value is None else str(value) for value in values])
+                values, damaged = zip(*(decoded(column) for column in batch.columns), strict=True)
+                not_utf8 = set[int]().union(*damaged)
+                for i, fields in enumerate(zip(*values, strict=True)):
+                    row = columns.row(str(before + i + 1), [_field(value) for value in fields])
+                    yield replace(row, reason="not UTF-8") if i in not_utf8 else row
+                before += len(batch)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file: {error}") from error
+
+
+def _field(value: object) -> str:
+    """A value of a Parquet file as CSV has it."""
+    if value is None:
+        return ""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 class _Columns:
@@ -163,9 +175,9 @@ class _Columns:
         label = places.get(settings.label_column.casefold())
         if label is None:
             _no_column(path, "label", settings.label_column, header)
-        self._text, self._label = text, label
+        self.text, self._label = text, label
         self._id, self._source, self._label_source = (places.get(name) for name in ("id", "source", "label_source"))
-        taken = (self._text, self._label, self._id, self._source, self._label_source)
+        taken = (self.text, self._label, self._id, self._source, self._label_source)
         self.used = {header[i] for i in taken if i is not None}
 
     def row(self, number: str, fields: Sequence[str]) -> RawRow:
@@ -176,7 +188,7 @@ class _Columns:
         reason = "" if label_source in LABEL_SOURCES else f"label_source is not one of {', '.join(LABEL_SOURCES)}"
         source = value(self._source).strip() or self._stem
         return RawRow(
-            self._file, number, fields[self._text], fields[self._label], value(self._id).strip(), source, label_source,
+            self._file, number, fields[self.text], fields[self._label], value(self._id).strip(), source, label_source,
             "", reason,
         )  # fmt: skip
 

@@ -9,6 +9,8 @@ import tarfile
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from components.config import DataSettings
@@ -141,6 +143,41 @@ def test_parquet_keeps_its_source_and_label_source(tmp_path: Path) -> None:
     assert len(rows) == 200
     assert set(rows.source) == {"web"}
     assert set(rows[rows.split != "train"].label_source) == {"delayed"}
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.int64(), pa.dictionary(pa.int32(), pa.binary())])
+def test_a_parquet_column_that_is_no_text_is_refused_in_one_line(tmp_path: Path, kind: pa.DataType) -> None:
+    value: object = 1 if pa.types.is_integer(kind) else b"I loved it"
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"text": pa.array([value] * 9, kind), "label": ["1"] * 9}), path)
+    with pytest.raises(DataError, match=r"the column text of .*p\.parquet holds .*, not text") as refused:
+        prepare([str(path)], tmp_path / "out", SETTINGS)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_parquet_rows_that_are_not_utf8_are_quarantined_one_by_one(tmp_path: Path, kind: pa.DataType) -> None:
+    """In the text or beside it; a replacement character that was there before is no damage, nor are bytes as labels."""
+    ids, texts, labels = zip(*some_rows(2500), strict=True)
+    stored = [text.encode() for text in texts]
+    stored[5], stored[2100], stored[7] = b"caf\xe9", b"\xff", f"{texts[7]} \ufffd".encode()
+    names = [name.encode() for name in ids]
+    names[9] = b"\xe9"
+    dictionary = pa.types.is_dictionary(kind)
+    column = pa.array(stored).cast(pa.binary() if kind != pa.large_string() else pa.large_binary())
+    column = column.view(kind.value_type if dictionary else kind)
+    columns = {
+        "id": pa.array(names).view(pa.string()),
+        "text": pa.DictionaryArray.from_arrays(pa.array(range(2500), pa.int32()), column) if dictionary else column,
+        "label": [label.encode() for label in labels],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    prepare([str(tmp_path / "p.parquet")], tmp_path / "out", SETTINGS)
+    found = quarantine(tmp_path / "out")
+    assert list(found.row) == ["6", "10", "2101"]
+    assert set(found.reason) == {"not UTF-8"}
+    assert list(found.raw_text) == ["caf\ufffd", texts[9], "\ufffd"]
+    assert len(all_rows(tmp_path / "out")) == 2497
 
 
 def test_an_archive_keeps_its_test_split_and_ignores_unsup(tmp_path: Path) -> None:
