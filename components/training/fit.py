@@ -102,8 +102,9 @@ class _Fit:
         measured = {"train_loss": float(np.mean(self.place.losses))} | self._validate()
         measured = self.processes.as_the_leader(measured)
         if not all(math.isfinite(value) for value in measured.values()):
-            told = {"epoch": self.place.epoch} | {name: str(value) for name, value in measured.items()}  # NaN is no JSON
-            logs.warning("epoch_not_finite", reason="its weights are lost: training ends", **told)
+            told = {name: str(value) for name, value in measured.items()}  # NaN is not JSON
+            lost = "its weights are lost: training ends"
+            logs.warning("epoch_not_finite", epoch=self.place.epoch, reason=lost, **told)
             if self.place.history:
                 return False
             raise SettingsError(_diverged(measured, self.settings))
