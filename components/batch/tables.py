@@ -8,6 +8,7 @@ import contextlib
 import gzip
 import json
 import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -83,8 +84,8 @@ def chunks(path: Path, name: str, most_rows: int, column: str = "") -> Iterator[
 
 @contextlib.contextmanager
 def _unzipped(path: Path, name: str) -> Iterator[BinaryIO]:
-    """The file, read through gzip if its name or its content says so. Parquet is unzipped beside it: it is not read
-    from front to back."""
+    """The file, read through gzip if its name or its content says so. Parquet is unzipped to a temporary file:
+    it is not read from front to back."""
     with open(path, "rb") as file:
         zipped = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC or is_zipped(name)
         file.seek(0)
@@ -95,8 +96,7 @@ def _unzipped(path: Path, name: str) -> Iterator[BinaryIO]:
             if kind_of(name) == CSV:
                 yield cast(BinaryIO, content)
                 return
-            beside = path.with_name(f"{path.name}.unzipped")
-            with open(beside, "w+b") as whole:
+            with tempfile.TemporaryFile() as whole:
                 shutil.copyfileobj(content, whole, MOST_BYTES)
                 yield whole
 

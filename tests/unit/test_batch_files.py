@@ -88,6 +88,16 @@ def test_parquet_keeps_its_types_and_refuses_rows_one_by_one(tmp_path: Path, cla
     ]  # fmt: skip
 
 
+def test_a_zipped_parquet_file_is_scored_and_nothing_is_left_beside_it(tmp_path: Path, classifier: Classifier) -> None:
+    folder = tmp_path / "of the user"
+    folder.mkdir()
+    plain = write(tmp_path / "in.parquet", ROWS)
+    (folder / "in.parquet.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    result = score_file(folder / "in.parquet.gz", tmp_path / "out.parquet", classifier, SETTINGS)
+    assert (result.rows, result.quarantined) == (11, 0)
+    assert [path.name for path in folder.iterdir()] == ["in.parquet.gz"]
+
+
 def test_a_file_without_rows_has_predictions_without_rows(tmp_path: Path, classifier: Classifier) -> None:
     score_file(write(tmp_path / "in.csv", []), tmp_path / "out.csv.gz", classifier, SETTINGS)
     with gzip.open(tmp_path / "out.csv.gz", "rt") as file:
