@@ -60,7 +60,7 @@ class DataSet:
 
     @property
     def digest(self) -> str:
-        """Hexadecimal SHA-256 of the rows; equal rows give equal digests."""
+        """Hexadecimal SHA-256 of the rows and the labels' names; equal ones give equal digests."""
         return str(self.description["digest"])
 
     def frame(self, split: str) -> pd.DataFrame:

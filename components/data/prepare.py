@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -58,7 +59,7 @@ def prepare(
         splits, removed = _decide(spool, numbers, settings)
         _quarantine_conflicts(spool, removed == CONFLICT, quarantine)
         _check(numbers, splits, settings)
-        digest, counts, new_rows = _write(spool, splits, numbers["old"], folder)
+        digest, counts, new_rows = _write(spool, splits, numbers["old"], folder, settings.labels)
         description = {
             "digest": digest,
             "labels": list(settings.labels),
@@ -224,10 +225,10 @@ def _check(n: Numbers, splits: npt.NDArray, settings: DataSettings) -> None:
 
 
 def _write(
-    spool: Spool, splits: npt.NDArray, old: npt.NDArray, folder: Path
+    spool: Spool, splits: npt.NDArray, old: npt.NDArray, folder: Path, labels: Sequence[str]
 ) -> tuple[str, dict[str, Any], dict[str, int]]:
-    """Write the three Parquet files; returns the digest of their rows (in any order), counts by split, and how many
-    rows of each label source are new, so not replayed."""
+    """Write the three Parquet files; returns the digest of their rows (in any order) and of what the labels are called,
+    counts by split, and how many rows of each label source are new, so not replayed."""
     hashes, new = bytearray(), Counter[str]()
     counted = ("label", "source", "label_source")
     counts: dict[str, dict[str, Counter[str]]] = {s: {k: Counter() for k in counted} for s in SPLITS}
@@ -247,12 +248,12 @@ def _write(
                     hashes += b"".join(_hashes(split, rows))
                     for column, counter in counts[split].items():
                         counter.update(map(str, rows.column(column).to_pylist()))
-    digest = hashlib.sha256(np.sort(np.frombuffer(hashes, "S32")).tobytes()).hexdigest()
+    digest = hashlib.sha256(json.dumps(list(labels)).encode() + np.sort(np.frombuffer(hashes, "S32")).tobytes())
     shown = {
         split: {"rows": sum(c["label"].values()), **{k: dict(sorted(v.items())) for k, v in c.items()}}
         for split, c in counts.items()
     }
-    return digest, shown, dict(sorted(new.items()))
+    return digest.hexdigest(), shown, dict(sorted(new.items()))
 
 
 def _hashes(split: str, rows: pa.Table) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """prepare from s3:// addresses of a real object store gives the rows that the same files on disk give."""
 
 import csv
+import dataclasses
 import random
 import tarfile
 from collections.abc import Callable
@@ -13,9 +14,10 @@ import pytest
 from components.config import DataSettings
 from components.data.data_set import SPLITS, DataSet
 from components.data.prepare import prepare
+from components.data.publish import publish
 from components.data.texts import digest_of
 from components.errors import DataError, StorageError
-from components.storage import ObjectStore, path_below
+from components.storage import ObjectStore, local_folder, path_below
 
 SETTINGS = DataSettings(minimum_rows=2)
 pytestmark = pytest.mark.slow
@@ -126,6 +128,19 @@ def test_a_replay_from_the_store_is_the_replay_from_disk(bucket: ObjectStore, tm
     source = [str(tmp_path / "new.csv")]
     here = prepare(source, tmp_path / "here", SETTINGS, replay=str(tmp_path / "old"))
     assert here == prepare(source, tmp_path / "there", SETTINGS, replay=bucket.uri("datasets/old"))
+
+
+def test_the_same_rows_with_renamed_labels_are_published_beside_the_old_ones(
+    bucket: ObjectStore, tmp_path: Path
+) -> None:
+    write_csv(tmp_path / "a.csv")
+    for names in (("Negative", "Positive"), ("Bad", "Good"), ("Good", "Bad")):
+        settings, folder = dataclasses.replace(SETTINGS, labels=names), tmp_path / "-".join(names)
+        prepare([str(tmp_path / "a.csv")], folder, settings)
+        address = publish(folder, bucket.bucket)
+        assert publish(folder, bucket.bucket) == address
+        with local_folder(address) as published:
+            assert DataSet.load(published).labels.names == names
 
 
 def test_the_digest_of_a_source_follows_its_content(bucket: ObjectStore) -> None:
