@@ -77,6 +77,9 @@ class _Fit:
 
     def train_batch(self, batch: Indices) -> float:
         """One optimizer step on this process's part of the batch; the mean loss over the whole of it."""
+        # What dropout draws follows from the step and the process, so that no checkpoint need hold every one's state.
+        drawn_from = np.random.SeedSequence([self.settings.seed, self.step, self.processes.rank])
+        torch.manual_seed(int(drawn_from.generate_state(1)[0]))
         mine, total = self.processes.part(batch), 0.0
         # A process that is left without a row takes part in the exchange of gradients all the same, with zeros.
         parts = list(micro_batches(mine, self.lengths, self.settings.micro_batch_tokens)) or [batch[:1]]
@@ -123,7 +126,6 @@ class _Fit:
             "model": dict(self.engine.model.state_dict()),
             "best": self.best,
             "optimizer": optimizer_tensors(self.optimizer),
-            "random": {"torch": torch.get_rng_state()},
         }
         return Checkpoint(self.step, vars(self.place), {name: group for name, group in tensors.items() if group})
 
@@ -131,7 +133,6 @@ class _Fit:
         self.engine.model.load_state_dict(checkpoint.tensors["model"])
         self.best = checkpoint.tensors.get("best", {})
         restore_optimizer(self.optimizer, checkpoint.tensors.get("optimizer", {}))
-        torch.set_rng_state(checkpoint.tensors["random"]["torch"])
         self.place = _Place(**checkpoint.values)
 
     def _rate(self) -> float:
@@ -168,7 +169,8 @@ def fit(
 
     With `distil` the model starts as the champion, and is asked to keep the champion's answer on the rows where that
     is right: otherwise what it learns of the new rows costs it some of the old ones. With `resume` training goes on
-    from the newest checkpoint, and on a CPU ends with the same weights as if it had never been interrupted.
+    from the newest checkpoint, and on a CPU ends with the same weights as if it had never been interrupted; so do
+    several processes, if as many take it up.
     """
     run = _Fit(engine, data_set, settings, processes or Processes(), distil)
     found = checkpoints.load() if checkpoints and resume else None

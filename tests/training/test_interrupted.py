@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,14 +40,18 @@ def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small real BERT. Without dropout, so that two processes draw nothing that one would not."""
-    folder = tmp_path_factory.mktemp("base")
+    """It has no dropout, so that two processes draw nothing that one would not."""
+    return write_bert(tmp_path_factory.mktemp("base"), dropout=0.0)
+
+
+def write_bert(folder: Path, dropout: float) -> Path:
+    """A small real BERT."""
     torch.manual_seed(1)
     tokenizer = AutoTokenizer.from_pretrained(str(get_model_path()))
     BertModel(
         BertConfig(
             vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-            intermediate_size=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+            intermediate_size=64, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
         )
     ).save_pretrained(folder)  # fmt: skip
     tokenizer.save_pretrained(folder)
@@ -74,16 +79,25 @@ def unbroken(data_set: Path, base_model: Path, tmp_path_factory: pytest.TempPath
     return trained(data_set, base_model, tmp_path_factory.mktemp("unbroken") / "model")
 
 
+def launcher(*more: str) -> list[str]:
+    """Of two processes on this machine."""
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *more]
+
+
 def kill_at_a_checkpoint(arguments: list[str], checkpoints: Path, at_step: int) -> None:
     """SIGKILL once a checkpoint of that step or a later one is there, so in the middle of whatever comes next."""
     process = subprocess.Popen(arguments, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    wait_for_a_checkpoint(process, checkpoints, at_step)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def wait_for_a_checkpoint(process: "subprocess.Popen[Any]", checkpoints: Path, at_step: int) -> None:
     deadline = time.monotonic() + 240
     while not any(int(path.name[5:]) >= at_step for path in checkpoints.glob("step-*")):
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
 
 
 def test_killed_at_random_points_it_ends_with_the_same_weights(
@@ -138,11 +152,29 @@ def test_checkpoints_in_the_object_store_are_taken_up(
     assert list(bucket.list("checkpoints/")) == []
 
 
+def test_two_processes_of_which_one_is_killed_draw_the_dropout_that_they_would_have(
+    data_set: Path, tmp_path: Path
+) -> None:
+    base = write_bert(tmp_path / "base", dropout=0.1)
+    unbroken = run([*launcher("--max-restarts", "0"), *command(data_set, base, tmp_path / "unbroken")])
+    assert unbroken.returncode == 0, unbroken.stderr
+    often = ("--resume", "--checkpoint-minutes", "0")
+    arguments = [*launcher("--max-restarts", "1"), *command(data_set, base, tmp_path / "model", *often)]
+    process = subprocess.Popen(arguments, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+    wait_for_a_checkpoint(process, tmp_path / "model.checkpoints", at_step=7)
+    follower = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("utf-8").split()[-1]
+    os.kill(int(follower), signal.SIGKILL)  # the launcher ends the leader, and starts both again
+    said = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, said
+    assert '"event": "resumed"' in said
+    weights, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("model", "unbroken"))
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
 def test_two_processes_give_what_one_gives_within_rounding(
     data_set: Path, base_model: Path, unbroken: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = run([*launcher, *command(data_set, base_model, tmp_path / "model")])
+    done = run([*launcher(), *command(data_set, base_model, tmp_path / "model")])
     assert done.returncode == 0, done.stderr
     weights = load_file(tmp_path / "model" / "model.safetensors")
     for name, expected in unbroken.items():
