@@ -112,11 +112,15 @@ class PromotionSettings:
     calibration_margin: float = setting(0.03, "largest rise of the expected calibration error", minimum=0, maximum=0.5)
     watch_level: float = setting(
         0.01,
-        "chance that the watch after a promotion ever rolls back a champion that is no worse than its predecessor",
+        "chance that the watch after a promotion ever rolls back a champion that is no worse than its predecessor; it "
+        "holds however often one looks, since a row that was counted stays counted",
         minimum=1e-6,
         maximum=0.5,
     )
-    watch_rows: int = setting(2000, "newest labelled live rows that the watch compares on", minimum=1)
+    watch_rows: int = setting(
+        2000, "labelled live rows that the watch compares on, each once, as their labels come in; then it is over",
+        minimum=1,
+    )  # fmt: skip
     behaviour_margin: float = setting(
         0.1, "largest fall of the pass rate of a kind of behavioural test", minimum=0, maximum=1
     )

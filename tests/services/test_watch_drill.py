@@ -1,6 +1,7 @@
 """The drill: a bad model is promoted by force, labels come in, and the watch puts its predecessor back."""
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -80,3 +81,36 @@ def test_a_bad_champion_is_rolled_back_and_a_good_one_is_left_alone(
     assert stays is not None
     assert stays.evidence < 1
     assert stays.rollback is None
+    assert not stays.over
+
+    for item in [*bucket.list("incoming/movies/"), *bucket.list("predictions/movies/")]:  # as a lifecycle rule does
+        bucket.delete(item.key)
+    later = watch(bucket, "sentiment", replace(SETTINGS.promotion, watch_rows=stays.rows))
+    assert later == replace(stays, over=True)  # what is counted stays counted
+
+
+def test_of_more_rows_than_the_watch_takes_the_first_ones_are_enough_and_no_further_ones_count(
+    mlflow_server: str, bucket: ObjectStore, champion_uri: str, bad_model: Path, live: list[tuple[str, str, str]]
+) -> None:
+    with local_folder(champion_uri) as folder:
+        good = register(folder, "sentiment", data_set="good", evaluation={}, decision={})
+    bad = register(bad_model, "sentiment", data_set="bad", evaluation={}, decision={})
+    for version in (bad, good):
+        deploy(bucket, version)
+    bucket.put("labels/movies.csv", as_csv(["id", "label"], [(row[0], row[2]) for row in live]))
+    promotion = replace(SETTINGS.promotion, watch_rows=30)
+    seen = []
+    for number, rows in enumerate((live[:20], live[20:200], live[200:])):
+        drop(bucket, f"movies/{number}.csv", [row[:2] for row in rows])
+        check(bucket, "sentiment", SETTINGS, None, at=NOON)
+        check(bucket, "sentiment", SETTINGS, None, at=NOON)
+        seen.append(watch(bucket, "sentiment", promotion))
+    first, second, third = seen
+    assert second is not None
+    assert (second.rows, second.over, second.rollback) == (30, True, None)
+    assert third == second
+    if first is not None:
+        assert first.rows < 30
+        assert first.lost <= second.lost
+        assert first.won <= second.won
+    assert second.won > second.lost
