@@ -42,7 +42,7 @@ def _padded(length: int, step: int = _STEP, short: int = _SHORT) -> int:
 
 
 def _heads_at_once(heads: int, rows: int, trained: bool, scores: int = _SCORES) -> int:
-    """Those of whole texts, or an even share of one's, so that all goes are alike."""
+    """Those of whole texts, or an even share of one's, so that most goes are alike."""
     most = max(1, scores // (2 * rows * rows if trained else rows * rows))
     if most >= heads:
         return most - most % heads

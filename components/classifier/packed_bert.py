@@ -3,10 +3,10 @@
 Linear layers and LayerNorm run over that matrix, attention runs within each text, and in the last layer only the [CLS]
 row of each text is computed, because nothing after it reads the others. The work is that of the real tokens alone.
 
-The matrix products of the encoder, nearly all of the work, are computed in one number format; the residual stream and
-its norms stay in float32, which halves the rounding error of bfloat16 at no cost. In float32 the numbers are those of
-the transformers model, up to rounding. The head is computed in float64: its few products are then as good as
-independent of what else is in the batch, and in bfloat16 so are the others.
+The matrix products, nearly all of the work, are computed in one number format; the residual stream and its norms stay
+in float32, which halves the rounding error of bfloat16 at no cost. In float32 the numbers are those of the transformers
+model, up to rounding. The few products of the last layer are in float32 whatever the others are in, and those of the
+head in float64: so what else is in the batch changes no more than the seventh digit of an answer.
 
 Training takes the same pass. It drops out hidden values as transformers does, but no attention weights: torch's kernel
 for a CPU cannot, and what was trained should not depend on the number format.
@@ -50,14 +50,16 @@ class PackedBert:
             words=words,
             positions=(embeddings.position_embeddings.weight + embeddings.token_type_embeddings.weight[0]).float(),
             embedding_norm=_affine(embeddings.LayerNorm),
-            layers=[self._layer(layer, dtype, config.hidden_act, last=layer is layers[-1]) for layer in layers],
+            layers=[
+                *(self._layer(layer, dtype, config.hidden_act) for layer in layers[:-1]),
+                self._layer(layers[-1], torch.float32, config.hidden_act, last=True),
+            ],
             last_key=_last_key(layers[-1].attention.self),
             last_value=_last_value(layers[-1].attention.self),
             pooler=_affine(model.bert.pooler.dense, torch.float64),
             classifier=_affine(model.classifier, torch.float64),
             heads=config.num_attention_heads,
             epsilon=config.layer_norm_eps,
-            dtype=dtype,
             dropout=config.hidden_dropout_prob if model.training else 0.0,
             head_dropout=model.dropout.p if model.training else 0.0,
         )
@@ -74,7 +76,7 @@ class PackedBert:
         back = sorted(range(len(order)), key=order.__getitem__)
         return self._forward(tokens, groups, back, rounded(len(texts)))
 
-    def _layer(self, layer: Any, dtype: torch.dtype, activation: str, *, last: bool) -> Layer:
+    def _layer(self, layer: Any, dtype: torch.dtype, activation: str, *, last: bool = False) -> Layer:
         inner, output = layer.attention.self, layer.attention.output
         return Layer(
             attention_input=self._product([inner.query] if last else [inner.query, inner.key, inner.value], dtype),

@@ -43,7 +43,6 @@ class Weights(NamedTuple):
     classifier: Affine
     heads: int
     epsilon: float
-    dtype: torch.dtype  # of the products
     dropout: float  # of hidden values; 0 but in training
     head_dropout: float
 
@@ -103,7 +102,7 @@ def forward(
 
 def _attended(hidden: Tensor, layer: Layer, groups: list[Group], weights: Weights) -> Tensor:
     """Attention of every token over its own text, with the residual and its norm: [tokens, hidden]."""
-    projected = multiplied(hidden.to(weights.dtype), layer.attention_input)
+    projected = multiplied(hidden, layer.attention_input)
     attended: list[Tensor] = []
     for group in groups:
         query, key, value = _by_head(projected, group, weights.heads)
@@ -117,12 +116,12 @@ def _attended_first(hidden: Tensor, first: Tensor, layer: Layer, groups: list[Gr
     """The same for the rows `first` alone, one for each text: [texts, hidden].
 
     By the products in the other order: a query times (the key weights times the tokens) is the query times the key
-    weights, which are few rows, times the tokens, and so with the values. That is nearly all of this layer's work less;
-    and what is left is so little that it is done in float32. The keys' bias changes no weight of a softmax, but where
-    several processes train, each parameter has to have a gradient.
+    weights, which are few rows, times the tokens, and so with the values. That is nearly all of this layer's work less.
+    The keys' bias changes no weight of a softmax, but where several processes train, each parameter has to have a
+    gradient.
     """
     cls = hidden.index_select(0, first)
-    query = multiplied(cls.to(weights.dtype), layer.attention_input).float()
+    query = multiplied(cls, layer.attention_input)
     query = query.view(len(first), weights.heads, -1).transpose(0, 1)
     asked = torch.bmm(query, weights.last_key[0]).transpose(0, 1)  # [texts, heads, hidden]
     offsets = torch.bmm(query, weights.last_key[1]).transpose(0, 1)  # [texts, heads, 1]
@@ -134,7 +133,7 @@ def _attended_first(hidden: Tensor, first: Tensor, layer: Layer, groups: list[Gr
         means.append(torch.bmm(scores.softmax(dim=-1), tokens))
     means.append(asked[groups[-1].first + groups[-1].texts :])
     attended = torch.baddbmm(weights.last_value[1], torch.cat(means).transpose(0, 1), weights.last_value[0])
-    attended = attended.transpose(0, 1).reshape(cls.shape).to(weights.dtype)
+    attended = attended.transpose(0, 1).reshape(cls.shape)
     mixed = _dropped(multiplied(attended, layer.attention_output), weights)
     return _normed(cls + mixed, layer.attention_norm, weights)
 
@@ -146,7 +145,7 @@ def _by_head(projected: Tensor, group: Group, heads: int) -> list[Tensor]:
 
 
 def _fed_forward(hidden: Tensor, layer: Layer, weights: Weights) -> Tensor:
-    inner = multiplied(hidden.to(weights.dtype), layer.intermediate)
+    inner = multiplied(hidden, layer.intermediate)
     return _normed(hidden + _dropped(multiplied(inner, layer.output), weights), layer.output_norm, weights)
 
 

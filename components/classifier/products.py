@@ -53,7 +53,8 @@ def product(weight: Tensor, bias: Tensor, activation: str = "none", *, frozen: b
 
 
 def multiplied(x: Tensor, by: Product) -> Tensor:
-    """[rows, in] `x` to [rows, out]."""
+    """[rows, in] `x` to [rows, out] in the weights' number format, which `x` is put into."""
+    x = x.to(by.bias.dtype)
     fused = by.activation == "none" or by.activation == "gelu"  # oneDNN has these with the same formula
     if by.laid_out:
         post = by.activation if fused else "none"

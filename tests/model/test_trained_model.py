@@ -75,6 +75,14 @@ def test_an_engine_that_lost_a_layer_is_found_out(trained_model: Path, data_set:
     assert not parity(engine, texts).holds
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_else_is_in_the_batch_does_not_matter(trained_model: Path, data_set: Path, precision: str) -> None:
+    engine = Engine.load(trained_model, 128, precision)
+    texts = list(DataSet.load(data_set).frame("validation")["text"])[:80]
+    alone = np.concatenate([engine.score([text]).logits for text in texts])
+    np.testing.assert_allclose(engine.score(texts).logits, alone, atol=1e-5, rtol=0)
+
+
 def test_a_text_scores_the_same_alone_and_in_company(classifier: Classifier) -> None:
     texts = ["Good.", "A long and winding review, " * 20, "Bad, bad, bad."]
     together = classifier.predict(texts)
