@@ -48,7 +48,7 @@ def new_folder(path: str | Path, marker: str) -> Iterator[Path]:
     step); anything else is somebody's and is refused with InputError before any work is done.
     """
     require_replaceable(path, marker)
-    path = Path(path)
+    path = Path(os.path.abspath(path))  # what is beside "." is not in it
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
