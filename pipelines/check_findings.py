@@ -18,7 +18,7 @@ from components.drift.labels import KnownLabel, StreamText, known_labels, labell
 from components.drift.measurement import Judged, Measure, Tested, judge, measure_window
 from components.drift.policy import Seen, Verdict, decide
 from components.drift.state import State
-from components.drift.stream import Incoming, KeptRows, Parts, Rows
+from components.drift.stream import Incoming, KeptRows, Parts, Rows, UnreadableError
 from components.errors import DataError
 from components.progress import progress
 from components.storage import ObjectStore
@@ -67,7 +67,12 @@ def find(
     measure, kept = champion.measure, KeptRows(store, champion.classifier.version)
     size = measure.window_size(settings.drift)
     came = stream.incoming(store, champion.classifier, before.objects, settings.batch)
-    tested, counted, waiting = _count(kept, came, before, size, measure, settings, at)
+    while True:
+        try:
+            tested, counted, waiting = _count(kept, came, before, size, measure, settings, at)
+            break
+        except UnreadableError as error:  # a part of the payload log, most likely, which is read here first
+            came = came.without(error.part, str(error))
     bar = sequential.bar(settings.retrain.false_retrain_budget, settings.retrain.checks_a_year)
     alarm = counted.evidence >= bar
     known = known_labels(store, measure.labels) if tested or alarm else {}

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from components.storage import ObjectStore
 from pipelines import local_services
+
+settings.register_profile("everbert", deadline=None)  # a busy machine is no failure
+settings.load_profile("everbert")
 
 
 @pytest.fixture(scope="session")

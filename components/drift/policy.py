@@ -7,6 +7,8 @@
 
     no alarm -> quiet     alarm without harm -> warn     alarm, harm, hindrances -> wait     else -> retrain
 
+Where the rows that raised the alarm can no longer be read, nobody knows whether there is harm: wait.
+
 A loss counts only if its interval leaves out 0: after an alarm the policy asks at every check, and among enough
 checks of drift that does no harm, chance alone would give one estimate that is beyond any limit.
 """
@@ -18,6 +20,10 @@ from components.config import RetrainSettings
 from components.drift.detection import DriftResult
 from components.drift.harm import Harm
 
+_UNKNOWN = (
+    "What harm that does is not known, since the texts it was seen in can no longer be read: the next full window "
+    "is measured again."
+)
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -40,6 +46,7 @@ class Seen:
     """In standard deviations of the reference, with its 95 % interval."""
     effect_interval: tuple[float, float]
     harm: Harm | None
+    """None if nothing was measured: there was no need, or the rows can no longer be read."""
     labelled_rows: int
     """Rows with a trusted label, to learn from."""
     hours_since_retrain: float | None
@@ -65,6 +72,8 @@ def decide(seen: Seen, settings: RetrainSettings) -> Verdict:
         f"unchanged texts reach in at most {100 * settings.false_retrain_budget:g} % of all years"
     )
     harms = harms_of(seen.effect_size, seen.harm, settings)
+    if not harms and seen.harm is None:
+        return Verdict("wait", f"{alarm}. {_UNKNOWN}")
     if not harms:
         return Verdict("warn", f"{alarm}. No harm is seen: {_harmless(seen.effect_size, seen.harm, settings)}.")
     hindrances = _hindrances(seen, settings)

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from components import payload
+from components import logs, payload
 from components.batch.sample import Kept
+from components.errors import DataError
 from components.payload import PREFIX
 from components.storage import ObjectStore
 
@@ -43,10 +44,16 @@ def kept(store: ObjectStore, key: str) -> Kept | None:
 def texts(store: ObjectStore, prefix: str, first: int, end: int) -> Iterator[tuple[int, str, str]]:
     """(number, id, text) of the rows with `first` <= number < `end` whose text was kept and is still there.
 
-    `prefix` is the key of a series, or of one part.
+    `prefix` is the key of a series, or of one part. A damaged part is left out, with a warning.
     """
     for part, _ in payload.parts(store, prefix):
-        found = payload.load(store, part.key) if part.has_text and part.first < end and part.end > first else None
+        if not (part.has_text and part.first < end and part.end > first):
+            continue
+        try:
+            found = payload.load(store, part.key)
+        except DataError as error:
+            logs.warning("payload_refused", key=part.key, reason=str(error))
+            continue
         if found:
             table = found[0]
             rows = zip(range(part.first, part.end), table["id"].to_pylist(), table["text"].to_pylist(), strict=True)

@@ -219,12 +219,14 @@ def retrains_this_week(state: State, at: datetime) -> int:
 def take_over(mine: State, other: State, etag: str) -> State:
     """`mine` with what another version of the model has counted and decided; the evidence stays each version's own.
 
-    So the cooldown, the weekly cap and the allowance outlive a promotion, and no row is counted again after it.
+    So the cooldown, the weekly cap and the allowance outlive a promotion, and no row is counted again after it. Of an
+    object that was replaced meanwhile, the later check's mark counts.
     """
     objects = dict(mine.objects)
+    later = other.allowance_at > mine.allowance_at
     for key, mark in other.objects.items():
         known = objects.get(key)
-        if known is None or known.etag != mark.etag or known.end < mark.end:
+        if known is None or (known.end < mark.end if known.etag == mark.etag else later):
             objects[key] = replace(mark, since=mark.end)
     retrains = {retrain.id: retrain for retrain in (*mine.retrains, *other.retrains)}
     clock = max((mine, other), key=lambda state: state.allowance_at)

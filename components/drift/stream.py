@@ -52,6 +52,13 @@ class Incoming:
     waiting: list[Waiting]
     refused: list[str]
 
+    def without(self, part: Part, reason: str) -> "Incoming":
+        """Without the rows of an object that cannot be read after all, which is logged."""
+        key = part.key + part.etag if request_rows.is_series(part.key) else part.key
+        logs.warning("incoming_refused", key=key, reason=reason)
+        waiting = [rows for rows in self.waiting if (rows.key, rows.etag) != (part.key, part.etag)]
+        return Incoming(self.keys, waiting, [*self.refused, key])
+
 
 def incoming(
     store: ObjectStore, classifier: Classifier, objects: Mapping[str, Mark], settings: BatchSettings
@@ -165,6 +172,14 @@ class Rows:
     where: list[tuple[str, str, int]]
 
 
+class UnreadableError(DataError):
+    """The kept rows of `part` are gone, damaged or changed."""
+
+    def __init__(self, part: Part, reason: str) -> None:
+        super().__init__(reason)
+        self.part = part
+
+
 class KeptRows:
     """Reads back the embeddings and logits of a model version's windows, as batch scoring or a server kept them."""
 
@@ -173,7 +188,7 @@ class KeptRows:
         self._last: tuple[str, Kept] | None = None  # neighbouring windows share an object
 
     def read(self, parts: Iterable[Part]) -> Rows:
-        """The rows of at least one part. Raises DataError if they are gone or changed."""
+        """The rows of at least one part. Raises UnreadableError if they are gone, damaged or changed."""
         found = [(part, self._part(part)) for part in parts]
         return Rows(
             np.concatenate([kept.embeddings for _, kept in found]),
@@ -193,11 +208,15 @@ class KeptRows:
     def _part(self, part: Part) -> Kept:
         key = self._key(part)
         if self._last is None or self._last[0] != key:
-            kept = (request_rows.kept if request_rows.is_series(part.key) else sample.load)(self._store, key)
+            try:
+                kept = (request_rows.kept if request_rows.is_series(part.key) else sample.load)(self._store, key)
+            except DataError as error:
+                raise UnreadableError(part, str(error)) from error
             if kept is None:
-                raise DataError(f"{self._store.uri(key)} is gone; its windows cannot be measured again")
+                raise UnreadableError(part, f"{self._store.uri(key)} is gone; its windows cannot be measured again")
             self._last = key, kept
         rows = self._last[1].between(part.first, part.end)
         if not len(rows.rows) or rows.digests[-1].decode() != part.digest:
-            raise DataError(f"{self._store.uri(key)} does not hold the rows that were counted; it was changed")
+            reason = f"{self._store.uri(key)} does not hold the rows that were counted; it was changed"
+            raise UnreadableError(part, reason)
         return rows

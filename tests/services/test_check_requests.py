@@ -17,6 +17,7 @@ from test_check import label, rows_of, state_of
 from components import payload
 from components.batch import sample
 from components.classifier.text import clean
+from components.drift import request_rows
 from components.storage import ObjectStore
 from pipelines.drift_check import check
 from pipelines.replay import replay
@@ -103,6 +104,21 @@ def test_kept_texts_are_asked_about_learnt_from_and_measured_on(
     learned = rows_of(stream, fires.retrain.arguments["sources"][0].removeprefix(stream.uri("")))
     assert len({row["id"] for row in learned}) == len(learned) == fires.seen.labelled_rows
     assert {row["id"] for row in learned} < set(texts)
+
+
+def test_a_damaged_part_of_the_log_stops_no_check(stream: ObjectStore, samples: Samples, tmp_path: Path) -> None:
+    drop(stream, "movies.csv", samples.movies[:60])
+    with served(stream, tmp_path, "text") as server:
+        ask(server, samples.movies[60:180])
+    ((part, _),) = payload.parts(stream)
+    stream.put(part.key, b"no Parquet")
+    with served(stream, tmp_path, "text") as server:
+        ask(server, samples.movies[180:240])
+    made = check(stream, "sentiment", SETTINGS, None, at=NOON)
+    window = made.seen.window_size
+    assert made.refused == [part.key]
+    assert (made.windows, made.seen.rows_waiting) == (120 // window, 120 % window)
+    assert list(request_rows.texts(stream, part.series, 0, 1000)) == []
 
 
 def test_files_and_requests_are_one_stream_and_the_log_has_what_batch_keeps(

@@ -232,12 +232,12 @@ def test_the_page_needs_no_network(stream: tuple[Report, Path]) -> None:
         ({"run_under_way": "check-3"}, {}, ["it has to wait", "See that the run gets on", "check-3"]),
         ({"hours_since_retrain": 3.0}, {}, ["The retrain starts by itself", "retrain.cooldown_hours"]),
         (
-            {"effect_size": 0.0, "harm": None},
+            {"effect_size": 0.05},
             {},
             [
                 "The texts have changed, but no harm is seen",
                 "Look at the example texts below",
-                "shifted by 0.00 standard",
+                "shifted by 0.05 standard",
             ],
         ),
         ({"evidence": 12.0}, {}, ["No alarm", "Below the alarm bar", "Evidence 12, alarm at 876,000", "54 texts wait"]),

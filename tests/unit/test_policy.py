@@ -77,7 +77,11 @@ SITUATIONS = {
         "warn",
         "No harm is seen: the shift of 0.06 standard deviations is below 0.15 and the estimated accuracy is 0.860",
     ),
-    "alarm, harm unknown, small shift": ({"effect_size": 0.06, "harm": None}, "warn", "No harm is seen: the shift of"),
+    "alarm, and its rows are gone": (
+        {"effect_size": 0.0, "harm": None},
+        "wait",
+        "can no longer be read: the next full",
+    ),
     "a large shift is harm": ({}, "retrain", "they have shifted by 0.52 standard deviations (limit 0.15)"),
     "a large shift is harm without an assessment": ({"harm": None}, "retrain", "shifted by 0.52"),
     "the limit itself counts": ({"effect_size": 0.15}, "retrain", "shifted by 0.15"),

@@ -123,6 +123,17 @@ def test_a_new_version_takes_over_what_was_counted_but_not_the_evidence() -> Non
     assert transitions.take_over(own, old, "tag").objects == own.objects
 
 
+@pytest.mark.parametrize("step", [1, -1])
+def test_of_an_object_that_was_replaced_the_later_check_s_mark_is_taken_over(step: int) -> None:
+    """v1 counted the object anew, after a rollback from v2, which knew the one before it."""
+    before = count(State("m", "v2"), [window(0.5, part("incoming/a.csv", 0, 300, etag="e1"))])
+    after = count(State("m", "v1"), [window(0.5, part("incoming/a.csv", 0, 500, etag="e2"))], NOON + timedelta(hours=1))
+    new = State("m", "v3")
+    for other in (before, after)[::step]:
+        new = transitions.take_over(new, other, "tag")
+    assert (new.objects["incoming/a.csv"].etag, new.objects["incoming/a.csv"].end) == ("e2", 500)
+
+
 def test_a_state_comes_back_from_json_as_it_was() -> None:
     state = count(State("m", "v1"), [window(0.01)])
     state = transitions.conclude(state, entry(1), retrain=Retrain("r", NOON.isoformat(), {"a": 1}), request="labels/r")
