@@ -72,7 +72,7 @@ def watch(store: ObjectStore, model: Model, settings: BatchSettings, share: Shar
     seen: dict[str, tuple[str, str]] = {}  # key -> entity tag and model version of what this process is done with
     left: dict[str, str] = {}  # key -> why it is to be tried again
     watched = Watched()
-    _require_reachable(store)
+    require_reachable(store)
     with _until_stopped():
         while True:
             try:
@@ -109,7 +109,7 @@ def _incoming(store: ObjectStore) -> list[StoredObject]:
     return [item for item, name in names if name and not name.startswith(("_", "."))]
 
 
-def _require_reachable(store: ObjectStore) -> None:
+def require_reachable(store: ObjectStore) -> None:
     """Raises StorageError if the store is away."""
     next(store.list(INCOMING), None)
 
@@ -132,7 +132,7 @@ def _scored(
     except ConflictError as error:
         return unscored(error), AGAIN
     except StorageError as error:
-        _require_reachable(store)
+        require_reachable(store)
         return unscored(error), FAILED
     return result, AGAIN if result.missing else DONE
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from components import logs, payload
 from components.batch import sample
+from components.batch.prefix import require_reachable
 from components.batch.sample import Kept
 from components.batch.score import score_object
 from components.batch.tables import kind_of
@@ -21,7 +22,7 @@ from components.classifier.classifier import Classifier
 from components.config import BatchSettings
 from components.drift import request_rows
 from components.drift.state import Mark, Part
-from components.errors import ConflictError, DataError
+from components.errors import ConflictError, DataError, StorageError
 from components.progress import progress
 from components.storage import ObjectStore, StoredObject
 
@@ -66,6 +67,7 @@ def incoming(
     """Score what this model has not scored yet, and find what `objects`, the marks so far, do not cover; then requests.
 
     An object that cannot be read or is being replaced is left out and logged: one bad file must not stop the check.
+    Raises StorageError if the store is away.
     """
     items = [item for item in store.list(INCOMING) if kind_of(item.key)]
     found = Incoming([item.key for item in items], [], [])
@@ -75,7 +77,9 @@ def incoming(
             continue
         try:
             kept = _kept(store, classifier, item, settings)
-        except (DataError, ConflictError) as error:
+        except (DataError, ConflictError, StorageError) as error:
+            if isinstance(error, StorageError):
+                require_reachable(store)
             logs.warning("incoming_refused", key=item.key, reason=str(error))
             found.refused.append(item.key)
             continue

@@ -14,6 +14,7 @@ from kfp_server import KfpServer
 from stream_samples import SETTINGS, Samples, as_csv, drop, serve
 
 from components.config import load
+from components.deployment import pointer
 from components.drift import ledger
 from components.drift.state import State
 from components.errors import DataError, StorageError
@@ -146,6 +147,18 @@ def test_a_file_that_cannot_be_scored_does_not_stop_the_check(stream: ObjectStor
     drop(stream, "movies.csv", samples.movies[:30])
     made = check(stream, "sentiment", SETTINGS, None, at=NOON)
     assert (made.windows, made.refused) == (1, ["incoming/empty.csv", "incoming/no-text.csv"])
+
+
+def test_a_file_that_the_store_fails_on_does_not_stop_the_check(stream: ObjectStore, samples: Samples) -> None:
+    drop(stream, "broken.csv", samples.movies[:30])
+    item, served = stream.head("incoming/broken.csv"), pointer.read(stream, "sentiment")
+    assert item is not None
+    assert served is not None
+    part = f"{item.etag}-{served[0].model_version}/2048-10000-same/000000.npz"
+    stream.put(f"ledger/batch/broken.csv/{part}", b"half a part")
+    drop(stream, "movies.csv", samples.movies[30:60])
+    made = check(stream, "sentiment", SETTINGS, None, at=NOON)
+    assert (made.windows, made.refused) == (1, ["incoming/broken.csv"])
 
 
 def test_what_cannot_be_checked_is_one_line(stream: ObjectStore, bucket: ObjectStore) -> None:
