@@ -53,7 +53,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path(".everbert/bench/drift"), help="folder of drift_power.py")
     parser.add_argument("--output", type=Path, help="JSON file for the figures and every p-value")
     parser.add_argument("--kind", choices=("fine-tuned", "pre-trained"), default="fine-tuned", help="whose embeddings")
-    parser.add_argument("--reference-rows", type=int, default=1000, help="the windows are a tenth of it")
+    parser.add_argument("--reference-rows", type=int, default=1000, help="rows of each reference")
+    parser.add_argument("--window-rows", type=int, help="rows of each window; a tenth of the reference's if not given")
     parser.add_argument("--references", type=int, default=20, help="references drawn")
     parser.add_argument("--quiet-windows", type=int, default=1000, help="quiet windows tested for each reference")
     parser.add_argument("--drifted-windows", type=int, default=40, help="windows of each drift for each reference")
@@ -61,6 +62,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--quick", action="store_true", help="few references and windows")
     options = parser.parse_args()
+    options.window_rows = options.window_rows or options.reference_rows // REFERENCE_TO_WINDOW
     if options.quick:
         options.references, options.quiet_windows, options.drifted_windows = 4, 60, 6
     return options
@@ -74,7 +76,7 @@ def _p_values(options: argparse.Namespace, number: int) -> dict[str, list[float]
     embeddings, logits = rows.pool.embeddings, rows.pool.logits
     basis = Basis.fit(rows.train.embeddings, embeddings[held_out], logits[held_out], SETTINGS.components)
     known, rest = (basis.project(embeddings[part], logits[part]) for part in (held_out, others))
-    size = options.reference_rows // REFERENCE_TO_WINDOW
+    size = options.window_rows
 
     def p_value(window: np.ndarray) -> float:
         seed = int(generator.integers(2**31))
@@ -117,7 +119,7 @@ def _figures(references: list[dict[str, list[float]]], options: argparse.Namespa
     return {
         "kind": options.kind,
         "reference_rows": options.reference_rows,
-        "window": options.reference_rows // REFERENCE_TO_WINDOW,
+        "window": options.window_rows,
         "bar": limit,
         "years": years * len(references),
         "years_with_an_alarm": int(sum(alarmed)),

@@ -154,7 +154,7 @@ class DeploymentSettings:
 class DriftSettings:
     """drift: is the current window unlike what the model was trained on, and by how much."""
 
-    level: float = setting(0.01, "significance level of one check", minimum=1e-4, maximum=0.5)
+    level: float = setting(0.01, "significance level of one check", minimum=5e-4, maximum=0.5)
     statistic: str = setting(
         "sliced_wasserstein",
         "; ".join(f"{s.name}: {s.help}" for s in REGISTRY.values()),
@@ -204,7 +204,7 @@ class RetrainSettings:
         minimum=0,
         maximum=1,
     )
-    cooldown_hours: float = setting(24, "hours from one retrain to the next, at least", minimum=0, maximum=8760)
+    cooldown_hours: float = setting(24, "hours from one retrain to the next, at least", minimum=1, maximum=8760)
     weekly_cap: int = setting(2, "most retrains in seven days", minimum=0, maximum=1000)
     annotation_rows: int = setting(200, "most texts in one request for labels", minimum=0, maximum=100_000)
 

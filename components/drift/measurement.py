@@ -15,7 +15,7 @@ from components.classifier.model_folder import DESCRIPTION, REFERENCE, labels_of
 from components.config import DriftSettings
 from components.drift.detection import DriftResult, detect
 from components.drift.harm import Harm, assess
-from components.drift.reference import DriftReference
+from components.drift.reference import REFERENCE_TO_WINDOW, DriftReference
 from components.drift.state import Part, Window
 from components.drift.stream import Parts, Rows
 from components.errors import DataError, ModelFolderError
@@ -49,15 +49,19 @@ class Measure:
         return cls(reference, sha256_of(folder / REFERENCE), labels_of(folder), temperature)
 
     def window_size(self, settings: DriftSettings) -> int:
-        """Rows in each window of a series of checks. Raises DataError if the reference is too small for any."""
-        size = min(self.reference.largest_window, settings.maximum_window)
-        if size < settings.minimum_window:
+        """Rows in each window of a series of checks.
+
+        A source with few rows makes them small, but not smaller than `minimum_window`. Raises DataError if the whole
+        reference is too small for such a window.
+        """
+        rows = len(self.reference.sources)
+        if rows < REFERENCE_TO_WINDOW * settings.minimum_window:
             raise DataError(
-                f"the model's reference of {len(self.reference.sources)} rows supports windows of at most "
-                f"{self.reference.largest_window} texts, and drift.minimum_window is {settings.minimum_window}; "
-                "train on a data set with more held-out rows"
+                f"the model's reference of {rows} rows supports windows of at most {rows // REFERENCE_TO_WINDOW} "
+                f"texts, and drift.minimum_window is {settings.minimum_window}; train on a data set with more held-out "
+                "rows"
             )
-        return size
+        return max(settings.minimum_window, min(self.reference.largest_window, settings.maximum_window))
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Calibrated, [n, classes]."""

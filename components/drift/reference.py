@@ -90,8 +90,8 @@ class DriftReference:
 
     @property
     def largest_window(self) -> int:
-        """Most rows of a window in a series of checks against this one reference: a tenth of its rows."""
-        return len(self.slices) // REFERENCE_TO_WINDOW
+        """Most rows of a window in a series of checks against this one reference: a tenth of its smallest group's."""
+        return min(map(len, self.groups().values())) // REFERENCE_TO_WINDOW
 
     @property
     def rows(self) -> np.ndarray:

@@ -5,9 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from components.classifier.labels import LabelSet
 from components.config import DriftSettings
 from components.drift import reference as drift_reference
 from components.drift.detection import detect, detect_stream
+from components.drift.measurement import Measure
 from components.drift.reference import DriftReference, HeldOut
 from components.errors import DataError, ModelFolderError, SettingsError
 
@@ -146,6 +148,25 @@ def test_a_stored_null_serves_its_own_statistic_only(reference: DriftReference) 
 
 def test_a_reference_says_how_large_the_windows_of_a_series_may_be(reference: DriftReference) -> None:
     assert reference.largest_window == 40
+    assert window_of(reference, DriftSettings(minimum_window=20)) == 40
+    assert window_of(reference, DriftSettings(minimum_window=20, maximum_window=30)) == 30
+    with pytest.raises(
+        DataError, match=r"of 400 rows supports windows of at most 40 texts, and drift\.min"
+    ):
+        window_of(reference, DriftSettings(minimum_window=50))
+
+
+def window_of(reference: DriftReference, settings: DriftSettings) -> int:
+    return Measure(reference, "", LabelSet(["Negative", "Positive"]), 1.0).window_size(settings)
+
+
+def test_the_smallest_source_that_may_decide_makes_the_windows_small() -> None:
+    """A series shares the luck of the group that it is compared with."""
+    embeddings, logits = rows(1, 1100)
+    known = fit(rows(0, 300)[0], embeddings, logits, ["movies"] * 700 + ["products"] * 310 + ["tweets"] * 90)
+    assert known.largest_window == 31
+    assert window_of(known, DriftSettings(minimum_window=20)) == 31
+    assert window_of(known, DriftSettings(minimum_window=50)) == 50
 
 
 def test_a_window_of_one_known_source_is_no_drift() -> None:
