@@ -160,7 +160,7 @@ class DriftSettings:
         "; ".join(f"{s.name}: {s.help}" for s in REGISTRY.values()),
         choices=tuple(REGISTRY),
     )
-    minimum_window: int = setting(50, "fewest texts a window needs before it is tested", minimum=2)
+    minimum_window: int = setting(20, "fewest texts a window needs before it is tested", minimum=2)
     maximum_window: int = setting(1000, "most texts in one window of a series of checks", minimum=2)
     exact_window: int = setting(
         1000, "most texts that are calibrated by permutation; more are by the reference's stored null", minimum=50

@@ -163,7 +163,7 @@ def test_a_file_that_the_store_fails_on_does_not_stop_the_check(stream: ObjectSt
 
 def test_what_cannot_be_checked_is_one_line(stream: ObjectStore, bucket: ObjectStore) -> None:
     with pytest.raises(DataError, match=r"supports windows of at most 26 texts, and drift\.minimum_window is 50"):
-        check(stream, "sentiment", load(None, {}), None)
+        check(stream, "sentiment", load(None, {"drift": {"minimum_window": 50}}), None)
     with pytest.raises(DataError, match="no version of the model 'other' is served"):
         check(bucket, "other", SETTINGS, None)
     version = serve(stream, _served_uri(stream), "2")

@@ -202,9 +202,9 @@ def test_constant_embeddings_are_no_drift() -> None:
 
 def test_bad_windows_get_one_clear_line(reference: DriftReference) -> None:
     embeddings, logits = rows(80, 60)
-    with pytest.raises(DataError, match="at least 50 texts, the window has 1;"):
+    with pytest.raises(DataError, match="at least 20 texts, the window has 1;"):
         detect(reference, embeddings[:1], logits[:1], SETTINGS)
-    with pytest.raises(DataError, match="at least 50 texts, the window has 0;"):
+    with pytest.raises(DataError, match="at least 20 texts, the window has 0;"):
         detect(reference, embeddings[:0], logits[:0], SETTINGS)
     with pytest.raises(DataError, match="embeddings must be numbers"):
         detect(reference, embeddings.astype(str), logits, SETTINGS)
