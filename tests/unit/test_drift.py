@@ -150,9 +150,7 @@ def test_a_reference_says_how_large_the_windows_of_a_series_may_be(reference: Dr
     assert reference.largest_window == 40
     assert window_of(reference, DriftSettings(minimum_window=20)) == 40
     assert window_of(reference, DriftSettings(minimum_window=20, maximum_window=30)) == 30
-    with pytest.raises(
-        DataError, match=r"of 400 rows supports windows of at most 40 texts, and drift\.min"
-    ):
+    with pytest.raises(DataError, match=r"of 400 rows supports windows of at most 40 texts, and drift\.min"):
         window_of(reference, DriftSettings(minimum_window=50))
 
 
