@@ -104,16 +104,21 @@ class LosesMlflow(ObjectStore):
         return super().put(key, content, **conditions)
 
 
+def two_deployed_of_three(store: ObjectStore, model: Path, other: Path) -> list[tracking.ModelVersion]:
+    versions = [
+        register(folder, store.bucket, data_set=str(number), evaluation={}, decision={})
+        for number, folder in enumerate((model, other, model))
+    ]
+    for version in versions[:2]:
+        deploy(store, version)
+    return versions
+
+
 def test_what_was_gone_back_to_serves_after_a_failed_deployment_too_though_its_alias_never_moved(
     mlflow_server: str, bucket: ObjectStore, tiny_model: Path, other_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = bucket.bucket
-    models = (tiny_model, other_model, tiny_model)
-    first, second, third = (
-        register(m, name, data_set=str(n), evaluation={}, decision={}) for n, m in enumerate(models)
-    )
-    for version in (first, second):
-        deploy(bucket, version)
+    first, second, third = two_deployed_of_three(bucket, tiny_model, other_model)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
     with pytest.raises(TrackingError, match="does not answer"):
         rollback(LosesMlflow(name), name, reason="worse")
@@ -135,12 +140,7 @@ def test_a_rollback_that_was_killed_is_on_record_though_another_version_is_deplo
     mlflow_server: str, bucket: ObjectStore, tiny_model: Path, other_model: Path
 ) -> None:
     name = bucket.bucket
-    models = (tiny_model, other_model, tiny_model)
-    first, second, third = (
-        register(m, name, data_set=str(n), evaluation={}, decision={}) for n, m in enumerate(models)
-    )
-    for version in (first, second):
-        deploy(bucket, version)
+    first, second, third = two_deployed_of_three(bucket, tiny_model, other_model)
     rollback(bucket, name, reason="worse")
     (record,) = bucket.list("decisions/rollback-")
     bucket.delete(record.key)  # as if killed before it was written

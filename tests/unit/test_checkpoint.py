@@ -16,17 +16,21 @@ def checkpoint(step: int) -> Checkpoint:
     return Checkpoint(step, {"epoch": 1}, {"model": {"weight": torch.full((2,), float(step))}})
 
 
-def test_what_else_lies_in_the_folder_stays(tmp_path: Path) -> None:
-    for name in SOMEBODYS:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("mine", encoding="utf-8")
-    folder = CheckpointFolder(f"{tmp_path}/", {"seed": 1})
+def save_load_remove(folder: CheckpointFolder) -> None:
     for step in (3, 4):
         folder.save(checkpoint(step))
     found = folder.load()
     assert found
     assert found.step == 4
     folder.remove()
+
+
+def test_what_else_lies_in_the_folder_stays(tmp_path: Path) -> None:
+    for name in SOMEBODYS:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine", encoding="utf-8")
+    folder = CheckpointFolder(f"{tmp_path}/", {"seed": 1})
+    save_load_remove(folder)
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert left == sorted(SOMEBODYS)
 
@@ -44,12 +48,7 @@ def test_what_else_lies_at_the_prefix_stays(bucket: ObjectStore) -> None:
     for name in SOMEBODYS:
         bucket.put(f"runs/{name}", b"mine")
     folder = CheckpointFolder(bucket.uri("runs/"), {"seed": 1})
-    for step in (3, 4):
-        folder.save(checkpoint(step))
-    found = folder.load()
-    assert found
-    assert found.step == 4
-    folder.remove()
+    save_load_remove(folder)
     assert sorted(item.key for item in bucket.list()) == sorted(f"runs/{name}" for name in SOMEBODYS)
 
 
