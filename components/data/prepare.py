@@ -16,18 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.classifier.labels import LabelSet
-from components.classifier.text import clean
 from components.config import DataSettings
-from components.data import csv_rows
-from components.data.data_set import DATASET_FILE, QUARANTINE_FILE, SCHEMA, SPLITS, DataSet
+from components.data.data_set import DATASET_FILE, QUARANTINE_FILE, SCHEMA, SPLITS
 from components.data.duplicates import near_duplicates
-from components.data.sources import RawRow, read
+from components.data.intake import Quarantine, spool_replay, spool_sources
 from components.data.splits import TEST, TRAIN, assign, replay_sample
-from components.data.spool import Spool, hash_of
+from components.data.spool import Spool
 from components.errors import DataError
 from components.files import new_folder, write_json
-from components.progress import progress
-from components.storage import local_folder
 
 DROPPED = -1
 KEPT, EXACT, NEAR, LEAK, CONFLICT = range(5)  # why a row was removed, if it was
@@ -50,11 +46,11 @@ def prepare(
         tempfile.TemporaryDirectory(prefix=".spool.", dir=folder.parent) as temporary,
         open(folder / QUARANTINE_FILE, "w", encoding="utf-8", newline="") as file,
     ):
-        quarantine = _Quarantine(file)
+        quarantine = Quarantine(file)
         spool = Spool(Path(temporary) / "rows.parquet", settings.seed)
         with contextlib.closing(spool):
-            replayed = _spool_replay(spool, replay, settings) if replay else ""
-            _spool_sources(spool, sources, settings, quarantine)
+            replayed = spool_replay(spool, replay, settings) if replay else ""
+            spool_sources(spool, sources, settings, quarantine)
         numbers = spool.numbers()
         splits, removed = _decide(spool, numbers, settings)
         _quarantine_conflicts(spool, removed == CONFLICT, quarantine)
@@ -75,59 +71,6 @@ def prepare(
         }
         write_json(folder / DATASET_FILE, description)
     return description
-
-
-class _Quarantine:
-    """quarantine.csv: source, row, reason, raw text."""
-
-    def __init__(self, file: Any) -> None:
-        self._writer = csv_rows.writer(file)
-        self._writer.writerow(["source", "row", "reason", "raw_text"])
-        self.counts: Counter[str] = Counter()
-
-    def add(self, file: str, row: str, reason: str, text: str) -> None:
-        self.counts[reason.split(":")[0]] += 1
-        self._writer.writerow([file, row, reason, text.encode("utf-8", "replace").decode()])
-
-
-def _spool_sources(spool: Spool, sources: Sequence[str], settings: DataSettings, quarantine: _Quarantine) -> None:
-    labels, seen, before = LabelSet(settings.labels), set[str](), len(spool)
-    rows = (row for source in sources for row in read(str(source), settings))
-    for row in progress(rows, description="prepare: read"):
-        text, label = clean(row.text), labels.number(row.label)
-        seen |= {row.label.strip()[:40]} if len(seen) < 10 and not row.reason else set()
-        reason = row.reason or _refusal(row, text, label)
-        if reason:
-            quarantine.add(row.file, row.row, reason, row.text)
-            continue
-        content = {"id": row.id or f"{hash_of(text):016x}", "text": text, "label": label, "source": row.source}
-        place = {"label_source": row.label_source, "file": row.file, "row": row.row}
-        spool.add(content | place, TEST if row.split == "test" else -1, old=False)
-    if len(spool) == before:
-        found = f"; labels seen: {', '.join(sorted(seen))}; the label set is {labels}" if seen else ""
-        raise DataError(f"no usable row in {', '.join(map(str, sources))}{found}")
-
-
-def _refusal(row: RawRow, text: str, label: int | None) -> str:
-    if not text:
-        return "the text is empty"
-    if not row.label.strip():
-        return "the label is empty"
-    return f"label not in the label set: {row.label.strip()[:40]}" if label is None else ""
-
-
-def _spool_replay(spool: Spool, location: str, settings: DataSettings) -> str:
-    """Add the rows of an earlier data set, in their splits; returns its digest."""
-    with local_folder(location) as folder:
-        old = DataSet.load(folder)
-        if old.labels.names != settings.labels:
-            raise DataError(f"the labels of {location} are {old.labels}; the new ones {LabelSet(settings.labels)}")
-        for number, split in enumerate(SPLITS):
-            with pq.ParquetFile(folder / f"{split}.parquet") as file:
-                for batch in file.iter_batches(columns=SCHEMA.names, batch_size=2000):
-                    for row in batch.to_pylist():
-                        spool.add(row | {"file": split, "row": ""}, number, old=True)
-    return old.digest
 
 
 def _decide(spool: Spool, n: Numbers, settings: DataSettings) -> tuple[npt.NDArray, npt.NDArray]:
@@ -197,7 +140,7 @@ def _mark_leaks(n: Numbers, removed: npt.NDArray) -> None:
     removed[copies[np.isin(n["text"][copies], held_out)]] = LEAK
 
 
-def _quarantine_conflicts(spool: Spool, conflict: npt.NDArray, quarantine: _Quarantine) -> None:
+def _quarantine_conflicts(spool: Spool, conflict: npt.NDArray, quarantine: Quarantine) -> None:
     for start, table in spool.chunks():
         for row in table.filter(pa.array(conflict[start : start + len(table)])).to_pylist():
             quarantine.add(row["file"], row["row"], "the same text has different labels", row["text"])
