@@ -12,6 +12,7 @@ the retrains.
 import argparse
 import csv
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,9 @@ def main() -> None:
 
 def write_stream(work: Path) -> list[str]:
     """The four CSV files, in the order of time."""
-    parts = [SAMPLES / name for name in ("movies.tar.gz", "more_movies.csv")]
-    movies = [(row.text, row.label) for part in parts for row in read(str(part), config.DataSettings())]
+    archives = [SAMPLES / place / "movies.tar.gz" for place in ("", "held_out")]
+    movies, held_out = ([(row.text, row.label) for row in read(str(a), config.DataSettings())] for a in archives)
+    movies += _labelled("movies") + sorted(held_out, key=lambda row: sha256(row[0].encode()).digest())
     domains = {"movies": movies} | {name: _labelled(file) for name, file in FOREIGN.items()}
     for name, rows in domains.items():
         with open(work / f"{name}.csv", "w", encoding="utf-8", newline="") as file:

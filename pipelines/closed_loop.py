@@ -142,10 +142,10 @@ def steady_requests(loop: Loop) -> Iterator[None]:
 @contextlib.contextmanager
 def run_loop(loop: Loop) -> Iterator[None]:
     """The loop itself, once the services are up. Fills `loop` with what was seen; the server is up in the block."""
-    archive = str(SAMPLES / "movies.tar.gz")
+    archives = [str(SAMPLES / folder / "movies.tar.gz") for folder in ("", "held_out")]
     arguments: dict[str, Any] = {
-        "sources": [archive],
-        "sources_digest": digest_of([archive]),
+        "sources": archives,
+        "sources_digest": digest_of(archives),
         "bucket": BUCKET,
         "model_name": MODEL,
         "base_model": loop.base_model,

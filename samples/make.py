@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 DOMAINS = {"products": "amazon", "tweets": "tweets", "news": "nyt"}
 ARCHIVE_ROWS = 6500
 INCOMING_ROWS = 600
-TEST_EVERY = 10
+TEST_EVERY = 10  # of the rows of movies.tar.gz
 ROWS_A_CLASS = 300
 SIMILARITY = 0.8
 
@@ -60,15 +60,16 @@ def without_near_duplicates(rows: list[Row]) -> list[Row]:
     return kept
 
 
-def archive_name(place: int, row: Row) -> str:
+def archive_name(place: int, row: Row, test_every: int) -> str:
     """Like the aclImdb archive's train/pos/123_7.txt: the id, then the rating on its scale of 1 to 10."""
-    split = "test" if place % TEST_EVERY == 0 else "train"
+    split = "test" if place % test_every == 0 else "train"
     rating = min(10, max(1, round(5.5 + float(row["rating"]) * 4.5 / 4)))
     return f"{split}/{'pos' if row['label'] == '1' else 'neg'}/{row['id']}_{rating}.txt"
 
 
-def write_archive(path: Path, rows: list[Row]) -> None:
-    members = sorted((archive_name(place, row), row["text"].encode()) for place, row in enumerate(rows))
+def write_archive(path: Path, rows: list[Row], test_every: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    members = sorted((archive_name(place, row, test_every), row["text"].encode()) for place, row in enumerate(rows))
     with (
         open(path, "wb") as raw,
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed,
@@ -103,13 +104,14 @@ def three_classes(movies: list[Row], corpora: Path) -> list[Row]:
 
 def make(corpora: Path) -> None:
     movies = without_near_duplicates(sorted(read(corpora / "movies.csv"), key=order_of))
-    write_archive(HERE / "movies.tar.gz", movies[:ARCHIVE_ROWS])
-    incoming = movies[ARCHIVE_ROWS : ARCHIVE_ROWS + INCOMING_ROWS]
-    write_csv(HERE / "more_movies.csv", ["id", "text", "label"], with_prefix("movies", movies[ARCHIVE_ROWS:]))
+    end = ARCHIVE_ROWS + INCOMING_ROWS
+    write_archive(HERE / "movies.tar.gz", movies[:ARCHIVE_ROWS], TEST_EVERY)
+    write_archive(HERE / "held_out" / "movies.tar.gz", movies[end:], test_every=1)
     write_csv(HERE / "three_classes.csv", ["id", "text", "label"], three_classes(movies, corpora))
-    write_csv(HERE / "incoming" / "movies.csv", ["id", "text"], with_prefix("movies", incoming))
-    for domain, corpus in DOMAINS.items():
-        rows = with_prefix(domain, read(corpora / f"{corpus}.csv"))
+    incoming = {"movies": movies[ARCHIVE_ROWS:end]}
+    incoming |= {domain: read(corpora / f"{corpus}.csv") for domain, corpus in DOMAINS.items()}
+    for domain, found in incoming.items():
+        rows = with_prefix(domain, found)
         write_csv(HERE / "incoming" / f"{domain}.csv", ["id", "text"], rows)
         write_csv(HERE / "labels" / f"{domain}.csv", ["id", "label"], rows)
 
