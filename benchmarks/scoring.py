@@ -3,7 +3,7 @@
     python benchmarks/scoring.py                      MiniLM, 2,000 texts, 5 repeats: an hour of one core
     python benchmarks/scoring.py --texts 400 --repeats 3
     python benchmarks/scoring.py --short-reviews      of 100 to 250 tokens: padding loses less
-    python benchmarks/scoring.py --shape base --texts 200
+    python benchmarks/scoring.py --shape base --texts 200 --engines Everbert
 
 One thread, CPU seconds, tokenization included, in turns; medians count. The texts have the lengths of a mix of tweets
 and whole reviews: two in five are single snippets of samples/, the others several snippets of one label joined to what
@@ -48,6 +48,7 @@ from components.training.train import train
 LONGEST, SHORT = 512, 256  # tokens: what the models can read, and the longest text with --short-reviews
 PADDED_TOKENS = 2048
 OTHERS = ("onnxruntime", "openvino", "openvino-telemetry", "onnx", "onnxscript", "onnx_ir", "ml_dtypes")
+BASELINES = ("transformers pipeline, batch 1", "transformers pipeline, batch 32, as they come")
 Score = Callable[[Sequence[str]], NDArray[np.int64]]
 """Texts to the labels' numbers."""
 
@@ -59,7 +60,7 @@ def main() -> None:
     _require_others(options.work / "others")
     model, tokenizer = _model(options), AutoTokenizer.from_pretrained(base_model_path(BASE))
     texts, lengths = _texts(options.texts, tokenizer, short=options.short_reviews)
-    ways = _ways(model, tokenizer, options.work)
+    ways = _ways(model, tokenizer, options.work, options.engines)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     labels: dict[str, NDArray[np.int64]] = {}
     for _ in progress(range(options.repeats), description=options.shape, unit="repeat"):
@@ -78,6 +79,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--short-reviews", action="store_true", help="of 100 to 250 tokens")
     parser.add_argument("--texts", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--engines", nargs="+", default=[""], help="those whose names hold one of these; all")
     return parser.parse_args()
 
 
@@ -98,7 +100,6 @@ def _texts(count: int, tokenizer: Any, *, short: bool) -> tuple[list[str], list[
 def _table(
     seconds: dict[str, list[float]], labels: dict[str, NDArray[np.int64]], lengths: list[int], config: Any
 ) -> str:
-    first, padded = list(seconds)[:2]
     typical = {name: median(found) for name, found in seconds.items()}
     lines = []
     for name, taken in typical.items():
@@ -106,17 +107,17 @@ def _table(
         whole, done = (operations(lengths, config, first_row_only=cut) for cut in (False, own))
         dtype = torch.bfloat16 if name.endswith("bfloat16") else torch.float32
         spread = f"{min(seconds[name]) / taken:.2f} to {max(seconds[name]) / taken:.2f}"
-        ratios = (f"{typical[baseline] / taken:.2f}" for baseline in (first, padded))
+        ratios = (f"{typical[baseline] / taken:.2f}" if baseline in typical else "" for baseline in BASELINES)
         top = peak(dtype, config.hidden_size)
         reached = (f"{count / taken / top:.0%}" for count in (whole, done))
-        same = f"{np.mean(labels[name] == labels[first]):.2%}"
+        same = f"{np.mean(labels[name] == next(iter(labels.values()))):.2%}"
         lines.append((name, f"{sum(lengths) / taken:.0f}", spread, *ratios, *reached, same))
     shares = ("share of the peak", "by what is done")
     return table(("engine", "tokens a CPU second", "spread", "x batch 1", "x batch 32", *shares, "same labels"), lines)
 
 
-def _ways(model: Any, tokenizer: Any, work: Path) -> dict[str, Score]:
-    """By name; the first two are the baselines."""
+def _ways(model: Any, tokenizer: Any, work: Path, wanted: Sequence[str]) -> dict[str, Score]:
+    """By name: those whose name holds one of `wanted`."""
     piped = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
 
     def by_pipeline(batch_size: int) -> Score:
@@ -136,16 +137,17 @@ def _ways(model: Any, tokenizer: Any, work: Path) -> dict[str, Score]:
             logits: NDArray[np.float32] = model(**{k: torch.from_numpy(v) for k, v in inputs.items()}).logits.numpy()
             return logits
 
-    return {
-        "transformers pipeline, batch 1": by_pipeline(1),
-        "transformers pipeline, batch 32, as they come": by_pipeline(32),
-        "torch, sorted, float32": _sorted(by_torch, tokenizer),
-        "ONNX Runtime, sorted, float32": _sorted(_onnx(model, work), tokenizer),
-        "OpenVINO, sorted, float32": _sorted(_openvino(model, "f32"), tokenizer),
-        "OpenVINO, sorted, bfloat16": _sorted(_openvino(model, "bf16"), tokenizer),
-        "Everbert, float32": by_engine("float32"),
-        "Everbert, bfloat16": by_engine("bfloat16"),
+    makers: dict[str, Callable[[], Score]] = {
+        BASELINES[0]: lambda: by_pipeline(1),
+        BASELINES[1]: lambda: by_pipeline(32),
+        "torch, sorted, float32": lambda: _sorted(by_torch, tokenizer),
+        "ONNX Runtime, sorted, float32": lambda: _sorted(_onnx(model, work), tokenizer),
+        "OpenVINO, sorted, float32": lambda: _sorted(_openvino(model, "f32"), tokenizer),
+        "OpenVINO, sorted, bfloat16": lambda: _sorted(_openvino(model, "bf16"), tokenizer),
+        "Everbert, float32": lambda: by_engine("float32"),
+        "Everbert, bfloat16": lambda: by_engine("bfloat16"),
     }
+    return {name: make() for name, make in makers.items() if any(part in name for part in wanted)}
 
 
 def _sorted(forward: Callable[[dict[str, Any]], NDArray[np.float32]], tokenizer: Any) -> Score:
