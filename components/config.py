@@ -256,7 +256,7 @@ class BatchSettings:
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """compile, submit: what a run asks of a cluster. A laptop does not read them."""
+    """compile, submit, check with --submit kfp: what a run asks of a cluster. A laptop does not read them."""
 
     gpus: int = setting(0, "GPUs of train and of evaluate; 0: they run on the CPU", minimum=0, maximum=16)
     gpu_resource: str = setting("nvidia.com/gpu", "what the cluster calls a GPU; a taint of that name is tolerated")

@@ -5,7 +5,6 @@ roll over to the successor without a failed request. Object store, MLflow and mo
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -27,10 +26,10 @@ from components.errors import EverbertError, ResourceError
 from components.files import write_json
 from components.storage import ObjectStore
 from pipelines.local_runner import LocalRun, run_local
-from pipelines.local_services import free_port, mlflow_server, no_survivors, object_store
+from pipelines.local_services import free_port, no_survivors
 from pipelines.loop_report import summary, write_page
+from pipelines.services import BUCKET, alone_in, services
 
-BUCKET = "everbert"
 MODEL = "sentiment"
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 DOMAINS = ("products", "tweets", "news")
@@ -69,30 +68,15 @@ class Loop:
 
 
 @contextlib.contextmanager
-def services(folder: Path) -> Iterator[tuple[ObjectStore, str]]:
-    """The object store and MLflow, with their addresses in the environment for as long as they run."""
-    print("start the object store and MLflow ...", file=sys.stderr, flush=True)
-    with object_store(folder / "store") as s3:
-        before = dict(os.environ)
-        os.environ.update(s3.environment)
-        try:
-            store = ObjectStore(BUCKET)
-            store.create_bucket()
-            with mlflow_server(folder / "mlflow", f"s3://{BUCKET}/models", s3.environment) as url:
-                os.environ["MLFLOW_TRACKING_URI"] = url
-                yield store, url
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-
-
-@contextlib.contextmanager
 def model_server(loop: Loop) -> Iterator[None]:
     """The KServe model server as a process of its own, following the champion; ready when the block starts."""
     import requests
 
     command = [sys.executable, "-m", "pipelines", "serve", "--model", f"s3://{BUCKET}/models/{MODEL}"]
     command += ["--name", MODEL, "--http-port", str(loop.http_port), "--grpc-port", str(loop.grpc_port)]
+    settings = loop.folder / "server.yaml"  # in JSON, which YAML holds
+    write_json(settings, {"serving": as_overrides(loop.settings).get("serving", {})})
+    command += ["--config", str(settings)]
     with open(loop.folder / "server.log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
@@ -205,7 +189,7 @@ def closed_loop(work: Path, settings: Settings, base_model: str, domain: str) ->
     Raises ResourceError if another run uses the folder; whatever happens, no process of it is left behind.
     """
     folder = (work / "run").resolve()
-    with _only_run(work), no_survivors():
+    with alone_in(work), no_survivors():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         logs.configure(path=folder / "events.log")  # the terminal is for the person who watches
@@ -213,17 +197,6 @@ def closed_loop(work: Path, settings: Settings, base_model: str, domain: str) ->
             loop = Loop(folder, settings, base_model, domain, store, mlflow_url)
             with run_loop(loop):
                 yield loop
-
-
-@contextlib.contextmanager
-def _only_run(work: Path) -> Iterator[None]:
-    work.mkdir(parents=True, exist_ok=True)
-    with open(work / "lock", "w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ResourceError(f"another run uses {work}; stop it, or choose another --work-dir") from error
-        yield
 
 
 def summarize(loop: Loop) -> dict[str, Any]:

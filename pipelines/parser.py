@@ -98,11 +98,11 @@ def _of_a_champion(command: Command) -> None:
 
 
 def _of_texts(command: Command) -> None:
-    flag = command("predict", steps.predict, "Classify a text or a CSV file.", "batch")
+    flag = command("predict", steps.predict, "Classify a text, or a CSV or Parquet file.", "batch.chunk_rows")
     flag("--model", required=True, metavar="MODEL_DIR", help="model folder")
     flag("--text", metavar="T", help="one text")
-    flag("--input", metavar="CSV", help="file with a text column")
-    flag("--output", metavar="CSV", help="the same columns and the predictions")
+    flag("--input", metavar="FILE", help="CSV or Parquet with a text column")
+    flag("--output", metavar="FILE", help="the same columns and the predictions")
     help = "Score every CSV and Parquet file under incoming/ of a bucket, and what comes in, until Ctrl-C."
     flag = command("batch", steps.batch, help, "batch")
     flag("--model", required=True, metavar="MODEL_DIR", help="model folder, or s3://BUCKET/models/NAME: its champion")
@@ -122,9 +122,13 @@ def _of_the_loop(command: Command) -> None:
     help = "Close the loop on this machine: train, serve, drift, retrain, recover."
     flag = command("run", steps.run, help, *_LOOP_SECTIONS, "batch")
     _base_model(flag)
-    flag("--domain", choices=("products", "tweets", "news"), default="tweets", help="what the reviews turn into")
+    help = "what the reviews turn into (default: %(default)s)"
+    flag("--domain", choices=("products", "tweets", "news"), default="tweets", help=help)
     flag("--keep", action="store_true", help="leave server, MLflow and object store up, and print their addresses")
     flag("--work-dir", default=".everbert", metavar="DIR", help="where everything goes (default: %(default)s)")
+    help = "Run an object store and MLflow on this machine until Ctrl-C; what they hold stays."
+    flag = command("services", steps.services, help)
+    flag("--work-dir", default=".everbert", metavar="DIR", help="where their data are (default: %(default)s)")
     help = "Replay a labelled history through retrain policies, and compare what they come to."
     flag = command("backtest", steps.backtest, help, *_LOOP_SECTIONS)
     flag("--stream", nargs="+", required=True, metavar="CSV", help="files in the order of time; the first trains")
@@ -143,10 +147,11 @@ def _of_the_loop(command: Command) -> None:
 def _of_a_cluster(command: Command) -> None:
     flag = command("compile", steps.compile, "Write the KFP pipeline as YAML, for CPUs or for GPUs.", "cluster")
     flag("--output", metavar="YAML", help="file to write (default: pipelines/continuous_training.yaml)")
-    help = "Run the pipeline on Kubeflow, and wait for what comes of it; exit 1 if it fails."
+    help = "Run the pipeline on Kubeflow or here, and wait for what comes of it; exit 1 if it fails."
     sections = ("data", "training", "promotion", "deployment", "drift", "cluster")
     flag = command("submit", steps.submit, help, *sections)
-    flag("--source", nargs="+", required=True, metavar="s3://...", help="labelled reviews, in the object store")
+    help = "labelled reviews, in the object store; with --runner local also folders and files"
+    flag("--source", nargs="+", required=True, metavar="s3://...", help=help)
     _bucket(flag, "bucket for data sets, models, decisions and the ledger")
     _model_name(flag)
     _base_model(flag)
@@ -155,7 +160,10 @@ def _of_a_cluster(command: Command) -> None:
     help = "sources on which the new model must be better than the champion (default: all)"
     flag("--new-source", nargs="+", default=[], metavar="NAME", help=help)
     _reached(flag)
-    flag("--no-wait", action="store_true", help="end when the run is submitted")
+    help = "where it runs: on Kubeflow, or on this machine (default: %(default)s)"
+    flag("--runner", choices=("kfp", "local"), default="kfp", help=help)
+    flag("--work-dir", default=".everbert", metavar="DIR", help="where a local run goes (default: %(default)s)")
+    flag("--no-wait", action="store_true", help="end when the run is submitted; a local one is always waited for")
 
 
 def _bucket(flag: Flag, help: str) -> None:

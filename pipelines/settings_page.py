@@ -23,19 +23,24 @@ data:
   labels: [Bad, Good]
 ```
 
-As a flag the setting `promotion.margin` is `--margin`, of every command that uses it; `--help` lists them. The
+As a flag the setting `promotion.margin` is `--margin`, of every command that uses it; `--help` lists them. Where
+a command uses two sections that have a setting of one name, the section goes before it (`--drift-level`), but for
+`--seed`, which sets all seeds. The
 pipeline's parameter `settings` is the same mapping as JSON. A setting or section that does not exist, or a value out of
 range, is refused with a line that says so.
 
-Endpoints and credentials are no settings: they come from the environment (below).
+Endpoints, credentials and the images' names are no settings: they come from the environment (below).
 """
 _ENVIRONMENT = {
-    "AWS_ENDPOINT_URL": "the S3 service; empty: Amazon's",
+    "AWS_ENDPOINT_URL": "the S3 service; empty: Amazon's. AWS_ENDPOINT_URL_S3, if set, goes before it",
     "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY": "its credentials; without them boto3 looks where it always does",
     "AWS_DEFAULT_REGION": "its region",
     "MLFLOW_TRACKING_URI": "the MLflow server",
     "KFP_ENDPOINT or KF_PIPELINES_ENDPOINT": "the KFP API server",
     "KFP_TOKEN": "its bearer token, from outside the cluster; inside, the pod's projected token is used",
+    "KF_PIPELINES_SA_TOKEN_PATH": "where that token is, if not where Kubeflow's manifests put it",
+    "KUBECONFIG": "how the Kubernetes API is reached from outside the cluster",
+    "EVERBERT_IMAGE_LIGHT, ..._TORCH, ..._SERVING, ..._SERVICES": "images to build, and of a compiled pipeline's steps",
     "HF_HUB_OFFLINE": "1: a base model is never downloaded",
     "GLIBC_TUNABLES or MALLOC_*_": "malloc's own settings; where they are set, the engine leaves malloc alone",
 }  # fmt: skip

@@ -106,7 +106,7 @@ def report(arguments: argparse.Namespace) -> None:
 
 def predict(arguments: argparse.Namespace) -> Result:
     if bool(arguments.text is not None) == bool(arguments.input) or bool(arguments.input) != bool(arguments.output):
-        raise InputError("predict takes --text T, or --input CSV with --output CSV")
+        raise InputError("predict takes --text T, or --input FILE with --output FILE")
     from components.batch.score import score_file
     from components.classifier.classifier import Classifier
 
@@ -172,16 +172,24 @@ def compile(arguments: argparse.Namespace) -> Result:
 
 
 def submit(arguments: argparse.Namespace) -> Result:
-    from pipelines.cluster_runner import ClusterRuns
-    from pipelines.submission import submit, wait
+    from pipelines.submission import submit, submit_local, wait
 
     settings, store = from_flags(arguments), _store(arguments)
+    further = {name: getattr(arguments, name) for name in _PASSED_ON} | {"new_sources": arguments.new_source}
+    asked = store, arguments.source, arguments.model_name, settings
+    if arguments.runner == "local":
+        return submit_local(*asked, Path(arguments.work_dir), **further)
+    from pipelines.cluster_runner import ClusterRuns
+
     runs = ClusterRuns(settings=settings.cluster)
-    further = {name: getattr(arguments, name) for name in _PASSED_ON}
-    submitted = submit(
-        runs, store, arguments.source, arguments.model_name, settings, new_sources=arguments.new_source, **further
-    )
+    submitted = submit(runs, *asked, **further)
     return submitted if arguments.no_wait else submitted | wait(runs, store, submitted["run"])
+
+
+def services(arguments: argparse.Namespace) -> None:
+    from pipelines.services import stay_up
+
+    stay_up(Path(arguments.work_dir))
 
 
 def _store(arguments: argparse.Namespace) -> "ObjectStore":

@@ -1,5 +1,7 @@
-"""everbert submit: the pipeline on Kubeflow, once, for sources that are named; and what comes of it."""
+"""everbert submit: the pipeline, once, for sources that are named, on Kubeflow or here; and what comes of it."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 from components import logs
@@ -12,6 +14,7 @@ from components.progress import progress
 from components.storage import ObjectStore, is_s3, split_uri
 from pipelines.cluster_runner import ClusterRuns, Progress, Task
 from pipelines.compilation import steps
+from pipelines.local_runner import run_local
 
 
 def submit(
@@ -22,20 +25,34 @@ def submit(
     `further` are more of the pipeline's arguments. Raises InputError for what a cluster cannot read, BusyError if a
     run of the model is under way.
     """
-    champion = pointer.read(store, model_name)
-    arguments = {
-        "sources": sources,
-        "sources_digest": _digest(sources),
-        "bucket": store.bucket,
-        "model_name": model_name,
-        "champion": champion[0].uri if champion else "",
-        "settings": for_steps(settings),
-        **further,
-    }
-    name = f"submit-{model_name}-{arguments['sources_digest'][:12]}"
+    for source in sources:
+        if not is_s3(source):
+            raise InputError(f"{source} is on this machine, and a cluster reads s3:// only: copy it there first")
+    arguments = _arguments(store, sources, model_name, settings, further)
+    name = _name(arguments)
     run = runs.start(name, arguments)
     logs.event("run_submitted", run=run, display_name=name, page=runs.page(run))
     return {"run": run, "name": name, "page": runs.page(run)}
+
+
+def submit_local(
+    store: ObjectStore, sources: list[str], model_name: str, settings: Settings, work: Path, **further: Any
+) -> dict[str, Any]:
+    """The same on this machine, to its end, below `work`; sources may be local. What was decided.
+
+    Raises StepError that names the step that failed, TrackingError, before anything is done, if MLflow is away.
+    """
+    from components import tracking
+
+    tracking.champion(model_name)
+    here = [source if is_s3(source) else str(Path(source).resolve()) for source in sources]
+    arguments = _arguments(store, here, model_name, settings, further)
+    name = _name(arguments)
+    run = run_local(arguments, (work / "runs" / name).resolve())
+    decision = json.loads(run.artifact("decide", "decision").read_text(encoding="utf-8"))
+    tasks = [{"step": step, "state": "SUCCEEDED", "seconds": seconds} for step, seconds in run.seconds.items()]
+    decided = {"verdict": decision["verdict"], "reason": decision["reason"]}
+    return {"run": str(run.root), "name": name, "state": "SUCCEEDED", **decided, "tasks": tasks}
 
 
 def wait(runs: ClusterRuns, store: ObjectStore, run: str) -> dict[str, Any]:
@@ -62,10 +79,27 @@ def _show(now: Progress, seen: dict[str, Task], run: str, bar: Any) -> None:
     bar.update(sum(task.state in ("SUCCEEDED", "SKIPPED") for task in now.tasks) - bar.n)
 
 
+def _arguments(
+    store: ObjectStore, sources: list[str], model_name: str, settings: Settings, further: dict[str, Any]
+) -> dict[str, Any]:
+    champion = pointer.read(store, model_name)
+    return {
+        "sources": sources,
+        "sources_digest": _digest(sources),
+        "bucket": store.bucket,
+        "model_name": model_name,
+        "champion": champion[0].uri if champion else "",
+        "settings": for_steps(settings),
+        **further,
+    }
+
+
+def _name(arguments: dict[str, Any]) -> str:
+    return f"submit-{arguments['model_name']}-{arguments['sources_digest'][:12]}"
+
+
 def _digest(sources: list[str]) -> str:
-    for source in sources:
-        if not is_s3(source):
-            raise InputError(f"{source} is on this machine, and a cluster reads s3:// only: copy it there first")
+    for source in filter(is_s3, sources):
         bucket, prefix = split_uri(source)
         if next(iter(ObjectStore(bucket).list(prefix)), None) is None:
             raise DataError(f"there is nothing at {source}")

@@ -49,7 +49,9 @@ def spool_sources(spool: Spool, sources: Sequence[str], settings: DataSettings, 
         place = {"label_source": row.label_source, "file": row.file, "row": row.row}
         spool.add(content | place, TEST if row.split == "test" else -1, old=False)
     if len(spool) == before:
-        raise DataError(f"no usable row in {', '.join(map(str, sources))}: {_why_none(quarantine, seen, labels)}")
+        raise DataError(
+            f"there is no usable row in {', '.join(map(str, sources))}: {_why_none(quarantine, seen, labels)}"
+        )
 
 
 def _why_none(quarantine: Quarantine, seen: set[str], labels: LabelSet) -> str:

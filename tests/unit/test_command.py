@@ -32,7 +32,7 @@ def test_help_lists_the_commands() -> None:
     [
         (("train", "--data", "nowhere", "--output", "out"), "nowhere is not a folder"),
         (("predict", "--model", "nowhere", "--text", "x"), "there is no model folder nowhere"),
-        (("predict", "--model", "nowhere"), "predict takes --text T, or --input CSV with --output CSV"),
+        (("predict", "--model", "nowhere"), "predict takes --text T, or --input FILE with --output FILE"),
         (("drift", "--model", "nowhere", "--current", "none.csv"), "there is no file none.csv"),
         (("train", "--data", "x", "--output", "y", "--epochs", "many"), "training.epochs must be a whole number"),
         (("train", "--data", "x"), "the following arguments are required: --output"),

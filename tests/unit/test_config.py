@@ -11,9 +11,9 @@ from components.errors import SettingsError
 from pipelines.flags import add_flags, from_flags
 
 
-def parse(*flags: str) -> config.Settings:
+def parse(*flags: str, sections: tuple[str, ...] = ("data", "training")) -> config.Settings:
     parser = argparse.ArgumentParser()
-    add_flags(parser, "data", "training")
+    add_flags(parser, *sections)
     return from_flags(parser.parse_args(flags))
 
 
@@ -25,9 +25,25 @@ def test_flags_override_the_file_which_overrides_the_defaults(tmp_path: Path) ->
     assert settings.training.batch_size == config.TrainingSettings().batch_size
 
 
-def test_a_setting_of_two_sections_is_one_flag() -> None:
+def test_the_seeds_of_all_sections_are_one_flag() -> None:
     settings = parse("--seed", "99")
     assert (settings.data.seed, settings.training.seed) == (99, 99)
+
+
+def test_other_settings_of_one_name_are_flags_apart() -> None:
+    sections = ("promotion", "drift")
+    settings = parse("--drift-level", "0.2", sections=sections)
+    assert (settings.promotion.level, settings.drift.level) == (config.PromotionSettings().level, 0.2)
+    assert parse("--promotion-level", "0.2", sections=sections).promotion.level == 0.2
+    assert parse("--level", "0.2", sections=("drift", "retrain")).drift.level == 0.2
+    with pytest.raises(SystemExit):
+        parse("--level", "0.2", sections=sections)
+
+
+def test_a_command_may_have_one_setting_of_a_section() -> None:
+    assert parse("--chunk-rows", "9", sections=("batch.chunk_rows",)).batch.chunk_rows == 9
+    with pytest.raises(SystemExit):
+        parse("--poll-seconds", "9", sections=("batch.chunk_rows",))
 
 
 def test_an_empty_list_overrides_one_that_is_not() -> None:
