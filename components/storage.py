@@ -25,7 +25,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from components.errors import ConflictError, StorageError
+from components.errors import ConflictError, InputError, StorageError
 
 _REFUSED = {
     "InvalidAccessKeyId",
@@ -60,6 +60,14 @@ def split_uri(uri: str) -> tuple[str, str]:
     if parts.scheme != "s3" or not parts.netloc:
         raise StorageError(f"{uri!r} is not an object store address; expected s3://BUCKET or s3://BUCKET/PREFIX")
     return parts.netloc, parts.path.lstrip("/")
+
+
+def bucket_of(uri: str) -> str:
+    """The bucket of s3://BUCKET. Raises InputError where a prefix follows, which nothing would heed."""
+    bucket, prefix = split_uri(uri)
+    if prefix:
+        raise InputError(f"{uri} names a prefix, and Everbert needs a bucket of its own: give s3://{bucket}")
+    return bucket
 
 
 class ObjectStore:

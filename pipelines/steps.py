@@ -92,10 +92,10 @@ def status(arguments: argparse.Namespace) -> Result:
 
 
 def replay(arguments: argparse.Namespace) -> Result:
-    from components.storage import split_uri
+    from components.storage import bucket_of
     from pipelines.replay import replay
 
-    return replay(arguments.decision, split_uri(arguments.bucket)[0] if arguments.bucket else "")
+    return replay(arguments.decision, bucket_of(arguments.bucket) if arguments.bucket else "")
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -193,9 +193,9 @@ def services(arguments: argparse.Namespace) -> None:
 
 
 def _store(arguments: argparse.Namespace) -> "ObjectStore":
-    from components.storage import ObjectStore, split_uri
+    from components.storage import ObjectStore, bucket_of
 
-    return ObjectStore(split_uri(arguments.bucket)[0])
+    return ObjectStore(bucket_of(arguments.bucket))
 
 
 def _served(arguments: argparse.Namespace) -> dict[str, Any]:

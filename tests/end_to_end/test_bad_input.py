@@ -57,7 +57,7 @@ def test_an_output_that_is_somebody_elses_folder(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["reviews.csv"]
 
 
-@pytest.fixture(params=["no model", "pickle", "tampered reference", "tampered reference, resealed"])
+@pytest.fixture(params=["no model", "pickle", "added file", "tampered reference", "tampered reference, resealed"])
 def bad_model(request: pytest.FixtureRequest, tiny_model: Path, tmp_path: Path) -> tuple[Path, str]:
     """(a folder that must not be loaded, what the refusal says)."""
     folder = tmp_path / "model"
@@ -68,6 +68,9 @@ def bad_model(request: pytest.FixtureRequest, tiny_model: Path, tmp_path: Path) 
     if request.param == "pickle":
         (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
         return folder, "pytorch_model.bin is a pickle"
+    if request.param == "added file":
+        (folder / "special_tokens_map.json").write_text('{"cls_token": "[SEP]", "sep_token": "[CLS]"}', "utf-8")
+        return folder, "special_tokens_map.json was added after training"
     (folder / REFERENCE).write_bytes((folder / REFERENCE).read_bytes()[:-100])
     if request.param == "tampered reference":
         return folder, f"{REFERENCE} was changed after training"
@@ -149,6 +152,12 @@ def test_an_object_store_that_refuses(
     for arguments in calls:
         mine = [str(argument).replace("s3://nowhere", f"s3://{bucket.bucket}") for argument in arguments]
         assert_refused(everbert(*mine), "refused the credentials")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_prefix_for_a_bucket_is_not_dropped_without_a_word(tmp_path: Path) -> None:
+    answer = everbert("report", "--bucket", "s3://reviews/team-a", "--output", tmp_path / "report")
+    assert_refused(answer, "s3://reviews/team-a names a prefix, and Everbert needs a bucket of its own: give s3://rev")
     assert not list(tmp_path.iterdir())
 
 

@@ -4,6 +4,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,47 @@ def test_malformed_grpc_is_an_invalid_argument(server: Server, texts: list[str])
         predict_grpc(server.address, "sentiment", texts)
     assert isinstance(raised.value.__cause__, grpc.RpcError)
     assert MARKER not in server.log.read_text()
+
+
+def test_grpc_answers_with_what_was_asked_for_by_the_version_that_was_named(
+    server: Server, expected: list[Prediction]
+) -> None:
+    version = expected[0].model_version
+
+    def ask(**further: Any) -> pb.ModelInferResponse:
+        contents = pb.InferTensorContents(bytes_contents=[TEXTS[0].encode()])
+        tensor = pb.ModelInferRequest.InferInputTensor(name="text", datatype="BYTES", shape=[1], contents=contents)
+        request = pb.ModelInferRequest(model_name="sentiment", inputs=[tensor], **further)
+        with grpc.insecure_channel(server.address) as channel:
+            return GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=30)
+
+    assert {output.name for output in ask(model_version=version).outputs} == set(PREDICTION_COLUMNS)
+    wanted = [pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in ("probabilities", "windows")]
+    assert [output.name for output in ask(outputs=wanted).outputs] == ["probabilities", "windows"]
+    logged = len(server.log.read_text().splitlines())
+    for further, status in (
+        ({"model_version": "7"}, grpc.StatusCode.NOT_FOUND),
+        (
+            {"outputs": [pb.ModelInferRequest.InferRequestedOutputTensor(name="nosuch")]},
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+    ):
+        with pytest.raises(grpc.RpcError) as raised:
+            ask(**further)
+        assert raised.value.code() == status
+    deadline, lines = time.monotonic() + 10, []
+    while [line.get("status") for line in lines][-2:] != ["NOT_FOUND", "INVALID_ARGUMENT"]:
+        assert time.monotonic() < deadline, lines
+        lines = [json.loads(line) for line in server.log.read_text().splitlines()[logged:]]
+    assert {line["event"] for line in lines} == {"request"}, "a line for each, and no error's beside it"
+
+
+def test_v2_rest_refuses_an_output_that_there_is_not(server: Server) -> None:
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["good"]}
+    body = {"inputs": [tensor], "outputs": [{"name": "windows"}, {"name": "nosuch"}]}
+    answer = requests.post(f"{server.url}/v2/models/sentiment/infer", json=body, timeout=30)
+    assert_refused(server, answer)
+    assert "no output 'nosuch'; there are predicted_label" in answer.json()["error"]
 
 
 def test_a_large_body_is_a_413(server: Server) -> None:

@@ -1,5 +1,8 @@
 """What training minimizes, by hand, and the order in which the rows come."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from components.classifier.calibration import threshold_for
+from components.classifier.classifier import Classifier
+from components.classifier.engine import Scores
 from components.config import TrainingSettings
 from components.training.batches import epoch_batches, micro_batches
 from components.training.objective import Objective, Teacher, class_weights
@@ -73,3 +78,17 @@ def test_the_abstain_threshold_keeps_the_promised_error_rate() -> None:
     assert np.mean(~correct[confidence >= threshold]) <= 0.05
     assert threshold_for(confidence[:20], np.zeros(20, bool), 0.05) == 1.0
     assert threshold_for(np.full(500, 0.8), np.ones(500, bool), 0.05) == 0.8
+
+
+def test_the_threshold_is_compared_with_the_confidence_as_it_is(tiny_model: Path) -> None:
+    """Not with the six digits that are shown; and at 1, where nothing was promised, nothing is answered."""
+    classifier = Classifier.load(tiny_model)
+    logits = np.array([[12.0, -12.0], [0.4, 0.1], [0.1, 0.4]], dtype=np.float32)
+    scores = Scores(logits, np.zeros((3, 4), dtype=np.float32), np.ones(3, dtype=np.int64))
+    sure, least, _ = classifier.probabilities(scores).max(axis=1)
+    shown = round(float(least), 6)
+    for threshold, abstained in ((1.0, [True] * 3), (float(least), [False] * 3), (float(sure), [False, True, True])):
+        classifier.description = replace(classifier.description, abstain_threshold=threshold)
+        found = classifier.predictions(scores)
+        assert [p.abstained for p in found] == abstained
+        assert found[1].confidence_score == shown
