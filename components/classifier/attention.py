@@ -1,8 +1,10 @@
-"""Attention within texts of one length, for the packed forward pass: [texts, heads, length, hidden / heads] each.
+"""Attention within texts, for the packed forward pass.
 
-In bfloat16 on a CPU by products of whole groups of heads: in a third to a half less time than torch's kernel forwards,
-and there and back 1.4 to 2.3 times as fast as its float32 one, which is faster than its bfloat16 one (docs/log.md).
-Else by torch's.
+`attention` is of texts of one length, [texts, heads, length, hidden / heads] each. In bfloat16 on a CPU by products of
+whole groups of heads: in a third to a half less time than torch's kernel forwards, and there and back 1.4 to 2.3 times
+as fast as its float32 one, which is faster than its bfloat16 one (docs/log.md). Else by torch's.
+
+`of_all_lengths` is what a GPU scores with: one kernel for a batch, whatever its texts' lengths.
 """
 
 import math
@@ -10,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 # TorchScript, which compiles these functions, reads no globals but as the defaults of their parameters.
@@ -17,6 +20,29 @@ _SCORES = 1 << 20  # in one go: two megabytes of bfloat16; with gradients half a
 _STEP, _SHORT = 8, 64  # texts longer than the one get zeros below, up to a multiple of the other
 # Of a row's sum of powers, and its inverse the least: the format ends at 2^128, and MiniLM's reach 2^113.
 _LARGEST = 2.0**116
+
+
+def of_all_lengths(projected: Tensor, bounds: Tensor, longest: int, heads: int) -> Tensor:
+    """Of [tokens, 3 * hidden], query, key and value side by side: [tokens, hidden]. On a GPU, without gradients.
+
+    `bounds` [texts + 1], int32: where each text begins, and where the last ends; `longest` is a text's length.
+    """
+    query, key, value = projected.view(len(projected), 3, heads, -1).unbind(1)
+    found = varlen_attn(query, key, value, bounds, bounds, longest, longest)
+    assert isinstance(found, Tensor)  # as nothing beside it is asked for
+    return found.flatten(1)
+
+
+def has_kernel_of_all_lengths(device: torch.device, dtype: torch.dtype, size: int) -> bool:
+    """Whether `of_all_lengths` works there: found out by trying, since it depends on GPU, format and head's size."""
+    if device.type != "cuda":
+        return False
+    try:
+        bounds = torch.tensor([0, 1, 3], dtype=torch.int32, device=device)
+        of_all_lengths(torch.zeros(3, 3 * size, dtype=dtype, device=device), bounds, 2, 1)
+    except RuntimeError:
+        return False
+    return True
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

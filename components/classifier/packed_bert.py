@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers import BertForSequenceClassification, PreTrainedModel
 
+from components.classifier.attention import has_kernel_of_all_lengths
 from components.classifier.packed_forward import Affine, Group, Layer, Weights, compiled, forward
 from components.classifier.products import ACTIVATIONS, Product, product, rounded
 
@@ -59,13 +60,16 @@ class PackedBert:
             pooler=_affine(model.bert.pooler.dense, torch.float64),
             classifier=_affine(model.classifier, torch.float64),
             heads=config.num_attention_heads,
+            all_lengths=has_kernel_of_all_lengths(
+                words.device, dtype, config.hidden_size // config.num_attention_heads
+            ),
             epsilon=config.layer_norm_eps,
             dropout=config.hidden_dropout_prob if model.training else 0.0,
             head_dropout=model.dropout.p if model.training else 0.0,
         )
         fast = compiled(weights) if frozen and words.device.type == "cpu" else None
         self._forward = fast or partial(forward, weights=weights)
-        self.kind = "packed, compiled" if fast else "packed"
+        self.kind = "packed, all lengths at once" if weights.all_lengths else "packed, compiled" if fast else "packed"
 
     def __call__(self, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """([n, classes] logits, [n, hidden] token means after the middle layer), float32, of n lists of token ids."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import dropout, layer_norm, linear
 
-from components.classifier.attention import attention
+from components.classifier.attention import attention, of_all_lengths
 from components.classifier.products import Product, multiplied
 
 Affine = tuple[Tensor, Tensor]  # weight and bias
@@ -42,6 +42,7 @@ class Weights(NamedTuple):
     pooler: Affine
     classifier: Affine
     heads: int
+    all_lengths: bool  # attention by one kernel for texts of all lengths, where no gradients flow
     epsilon: float
     dropout: float  # of hidden values; 0 but in training
     head_dropout: float
@@ -103,13 +104,30 @@ def forward(
 def _attended(hidden: Tensor, layer: Layer, groups: list[Group], weights: Weights) -> Tensor:
     """Attention of every token over its own text, with the residual and its norm: [tokens, hidden]."""
     projected = multiplied(hidden, layer.attention_input)
+    if not torch.jit.is_scripting() and weights.all_lengths and not projected.requires_grad:
+        attended = of_all_lengths(projected, *_bounds(groups, projected), weights.heads)
+    else:
+        attended = _attended_by_group(projected, groups, weights.heads)
+    mixed = _dropped(multiplied(attended, layer.attention_output), weights)
+    return _normed(hidden + mixed, layer.attention_norm, weights)
+
+
+def _bounds(groups: list[Group], rows: Tensor) -> tuple[Tensor, int]:
+    """Where each text begins and the last ends, the spare rows being one more; and the largest length."""
+    starts = [start for group in groups for start in range(group.start, group.end, group.length)]
+    end, spare = groups[-1].end, len(rows) - groups[-1].end
+    starts += [end, end + spare] if spare else [end]
+    return torch.tensor(starts, dtype=torch.int32, device=rows.device), max(groups[-1].length, spare)
+
+
+def _attended_by_group(projected: Tensor, groups: list[Group], heads: int) -> Tensor:
+    hidden = projected.shape[1] // 3
     attended: list[Tensor] = []
     for group in groups:
-        query, key, value = _by_head(projected, group, weights.heads)
-        attended.append(attention(query, key, value).transpose(1, 2).reshape(-1, hidden.shape[1]))
-    attended.append(projected[groups[-1].end :, : hidden.shape[1]])  # the spare rows, which nobody reads
-    mixed = _dropped(multiplied(torch.cat(attended), layer.attention_output), weights)
-    return _normed(hidden + mixed, layer.attention_norm, weights)
+        query, key, value = _by_head(projected, group, heads)
+        attended.append(attention(query, key, value).transpose(1, 2).reshape(-1, hidden))
+    attended.append(projected[groups[-1].end :, :hidden])  # the spare rows, which nobody reads
+    return torch.cat(attended)
 
 
 def _attended_first(hidden: Tensor, first: Tensor, layer: Layer, groups: list[Group], weights: Weights) -> Tensor:
