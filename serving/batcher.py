@@ -2,14 +2,15 @@
 
 There is no timer. Whenever the model is free, what waits goes into one batch up to a budget of tokens, so a lone
 request starts at once and batches grow only while the model is busy. A request of more than one batch takes turns with
-the others.
+the others. So does one of more than one slice (queued.py) where texts are tokenized.
 
 Where there is enough for two batches, two take turns: one is answered, and its clients ask again, while the model has
 the other. So a batch takes no more than half of what there is, of what waits and what was in the last batch.
 
 The wait is bounded in seconds, instead of making every answer late: a request that would wait longer, at the speed that
 the model has shown, is refused at once; one that has waited longer all the same is refused when its turn comes. A batch
-takes at most a quarter of that time, so a request of one batch is answered within 1.25 times the bound, or refused.
+takes at most a quarter of that time, so a request of one batch is answered within 1.25 times the bound, or refused; its
+own tokenizing comes on top.
 """
 
 import threading
@@ -23,12 +24,12 @@ from numpy.typing import NDArray
 
 from components.classifier.classifier import Classifier
 from serving.pace import Pace
-from serving.queued import QueueFullError, Request, Scored, estimated_tokens, fitting
+from serving.queued import Part, QueueFullError, Request, Scored, estimated_tokens, fitting
 
 _ENOUGH = 256  # tokens of a batch that is worth making two: of fewer, each takes longer
 _LITTLE = 64  # tokens that are not left for a batch of their own
 
-_Batch = list[tuple[Request, list[list[int]]]]
+_Batch = list[Part]
 
 
 class MicroBatcher:
@@ -51,8 +52,8 @@ class MicroBatcher:
         self._clock = clock
         lock = threading.RLock()  # of all that follows; re-entered by the callback of a request that fails
         self._for_desk, self._for_model = threading.Condition(lock), threading.Condition(lock)
-        self._arrived: deque[Request] = deque()  # to be tokenized
-        self._ready: deque[Request] = deque()  # to be scored
+        self._arrived: deque[Request] = deque()  # to be tokenized, as a whole or the next slice
+        self._ready: deque[Request] = deque()  # that have windows to be scored
         self._scored: deque[tuple[_Batch, NDArray[np.float32], NDArray[np.float32]]] = deque()  # to be handed over
         self._requests = self._tokens = 0  # that wait; the tokens estimated
         self._last_tokens = 0.0  # of the last batch, estimated
@@ -73,8 +74,8 @@ class MicroBatcher:
 
         A request is always taken when nothing waits, however large it is.
         """
-        estimate = estimated_tokens(texts)
-        request = Request(classifier, texts, estimate, min(estimate, self._pace.batch_tokens()), self._clock())
+        share = min(estimated_tokens(texts), self._pace.batch_tokens())
+        request = Request(classifier, texts, share, self._clock())
         request.future.add_done_callback(lambda _: self._drop(request))  # first: it may fail at once
         with self._for_desk:
             if self._closed:
@@ -130,34 +131,65 @@ class MicroBatcher:
             if request:
                 self._tokenize(request)
             elif self._scored:
-                _hand_over(*self._scored[0])
+                self._hand_over(*self._scored[0])
                 self._scored.popleft()
             else:
                 return
 
     def _tokenize(self, request: Request) -> None:
-        if self._too_late(request):
-            request.fail(self._full())
+        """Its next slice."""
+        start = self._clock()
+        if not request.read and self._too_late(request):
+            self._fail(request, self._full())
             return
         try:
-            request.tokenize()
+            piece = request.tokenize()
         except Exception as error:  # its own fault, not that of a batch
-            request.fail(error)
+            self._fail(request, error)
+            return
         with self._for_model:
+            if not request.read:
+                request.excused = self._clock() - start
+            request.with_desk = False
             if request.waits:
-                self._ready.append(request)
-                self._for_model.notify()
+                request.add(piece)
+                if len(request.slices) == 1:
+                    self._ready.append(request)
+                    self._for_model.notify()
+                self._read_on(request)
+
+    def _read_on(self, request: Request) -> None:
+        """Have its next slice tokenized, if it is time, after what others have had to wait with."""
+        if request.wants_the_desk():
+            request.with_desk = True
+            self._arrived.append(request)
+            self._for_desk.notify()
 
     def _too_late(self, request: Request) -> bool:
-        return self._clock() - request.submitted > self._pace.longest_wait
+        return self._clock() - request.submitted - request.excused > self._pace.longest_wait
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        with self._for_model:  # both threads may find a fault with different slices of it
+            request.fail(error)
+
+    def _hand_over(self, batch: _Batch, logits: NDArray[np.float32], embeddings: NDArray[np.float32]) -> None:
+        """Each request of the batch its own windows' rows."""
+        place = 0
+        for part in batch:
+            end = place + len(part.windows)
+            try:
+                part.request.receive(part, logits[place:end], embeddings[place:end])
+            except Exception as error:  # the others are answered
+                self._fail(part.request, error)
+            place = end
 
     def _run_model(self) -> None:
         while batch := self._compose():
             try:
                 self._score(batch)
             except Exception as error:  # the next batch is another chance
-                for request, _ in batch:
-                    request.fail(error)
+                for part in batch:
+                    self._fail(part.request, error)
 
     def _compose(self) -> _Batch:
         """The next batch; empty only when the batcher is closed and nothing waits."""
@@ -185,41 +217,33 @@ class MicroBatcher:
                 request.fail(self._full())
                 continue
             left = request.left()
-            part = left[: fitting(left, shared - used if batch else most)]
-            if batch and (request.classifier is not batch[0][0].classifier or len(part) < len(left)):
+            count = fitting(left, shared - used if batch else most)
+            if batch and (request.classifier is not batch[0].request.classifier or count < len(left)):
                 break
-            part = part or left[:1]
             self._leave(self._ready.popleft())
-            request.take(part, self._clock())
-            batch.append((request, part))
-            used += sum(len(window) for window in part)
-            if len(part) < len(left):
-                if not request.future.cancelled():
-                    self._enter(request)
-                    self._ready.append(request)
+            batch.append(request.take(max(1, count), self._clock()))
+            used += sum(len(window) for window in batch[-1].windows)
+            self._queue_rest(request)
+            if count < len(left):
                 break
         return batch
 
+    def _queue_rest(self, request: Request) -> None:
+        """What of it is in no batch yet. Had it been given up, `_drop` would have dropped it, or is about to."""
+        if not request.is_taken():
+            self._enter(request)
+            if request.slices:
+                self._ready.append(request)
+            self._read_on(request)
+
     def _score(self, batch: _Batch) -> None:
-        windows = [window for _, part in batch for window in part]
+        windows = [window for part in batch for window in part.windows]
         self._on_batch(sum(len(window) for window in windows))
-        logits, embeddings = batch[0][0].classifier.engine.forward(windows)
-        self._last_tokens = sum(request.estimate_of(part) for request, part in batch)
+        logits, embeddings = batch[0].request.classifier.engine.forward(windows)
+        self._last_tokens = sum(part.estimate for part in batch)
         now = self._clock()
         self._pace.measure(self._last_tokens, now - self._free)
         self._free = now
         with self._for_desk:
             self._scored.append((batch, logits, embeddings))
             self._for_desk.notify()
-
-
-def _hand_over(batch: _Batch, logits: NDArray[np.float32], embeddings: NDArray[np.float32]) -> None:
-    """Each request of the batch its own windows' rows."""
-    place = 0
-    for request, part in batch:
-        end = place + len(part)
-        try:
-            request.receive(logits[place:end], embeddings[place:end])
-        except Exception as error:  # the others are answered
-            request.fail(error)
-        place = end

@@ -17,6 +17,7 @@ from components.config import ServingSettings
 
 INPUT_NAME = "text"
 PROBABILITIES = "probabilities"
+_OUTPUTS = (*PREDICTION_COLUMNS, PROBABILITIES)
 _PROTOCOL_PARAMETERS = {"binary_data_output"}  # kserve's own business
 
 
@@ -47,9 +48,10 @@ def asked_in_v2(request: InferRequest, settings: ServingSettings) -> Asked:
     """The only tensor (BYTES, shape [n] or [n, 1]); probabilities by parameter, or as a requested output."""
     _check_id(request.id)
     wanted = _wants_probabilities(request.parameters)
-    named = {output.name for output in request.request_outputs or []}
-    for name in named - {PROBABILITIES, *PREDICTION_COLUMNS}:
-        raise InvalidInput(f"no output {name[:40]!r}; there are {', '.join((*PREDICTION_COLUMNS, PROBABILITIES))}")
+    named = [output.name for output in request.request_outputs or []]
+    for name in named:
+        if name not in _OUTPUTS:
+            raise InvalidInput(f"no output {str(name)[:40]!r}; there are {', '.join(_OUTPUTS)}")
     return Asked(_texts_of_tensor(request, settings), wanted or PROBABILITIES in named)
 
 

@@ -3,14 +3,18 @@
 What it takes is decided by a seeded draw and by room, never by content: a sample in which long texts were rarer would
 look like drift. So there must be room for the longest text before any is taken, and when the object store is away or
 too slow, everything is dropped and counted until there is.
+
+Texts wait as they were asked, and count as such. They are cleaned when they are written, for it may take seconds, which
+the event loop does not have.
 """
 
+import dataclasses
 import itertools
 import secrets
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -22,10 +26,11 @@ from components.classifier.text import clean
 from components.config import ServingSettings
 from components.errors import EverbertError, SettingsError
 from components.payload import PayloadRow
-from components.storage import ObjectStore, split_uri
+from components.storage import ObjectStore, bucket_of
 from serving import metrics
 
 _ROW_BYTES = 2000  # of a row's Python objects, and its id of at most 128 characters
+_LARGEST_ROW = 16_000  # of all but the text: for embeddings of up to 3,000 numbers
 _CLOSE_SECONDS = 10  # for the last part, of the 30 that Kubernetes gives by default
 _SWEEP_SECONDS = 3600
 
@@ -43,10 +48,11 @@ class PayloadLog(threading.Thread):
         token = secrets.token_hex(4)
         self._writer = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{token}"
         self._keep_text = settings.payload_content == "text"
-        self._most_text = 4 * settings.maximum_characters + 100 if self._keep_text else 0
+        self._most_text = 4 * settings.maximum_characters + 100
         self._room, self._part_bytes = settings.payload_megabytes << 19, settings.payload_megabytes << 17
-        if self._most_text > self._part_bytes:
-            needed = -(-self._most_text >> 17)
+        # The text must fit into what waits, and into a part if it is kept.
+        needed = -(-self._most_text >> 17) if self._keep_text else -(-(self._most_text + _LARGEST_ROW) >> 19)
+        if needed > settings.payload_megabytes:
             raise SettingsError(f"serving.payload_megabytes must be at least {needed} for texts of "
                                 f"{settings.maximum_characters} characters (serving.maximum_characters)")  # fmt: skip
         self._random = np.random.default_rng(int(token, 16))  # else no server would take its 1st, or its 2nd, request
@@ -63,7 +69,7 @@ class PayloadLog(threading.Thread):
         """Running; None if the settings name no bucket. Raises StorageError if what they name is no bucket."""
         if not settings.payload_bucket:
             return None
-        log = cls(ObjectStore(split_uri(settings.payload_bucket)[0]), settings)
+        log = cls(ObjectStore(bucket_of(settings.payload_bucket)), settings)
         log.start()
         return log
 
@@ -83,12 +89,8 @@ class PayloadLog(threading.Thread):
         if self._held_bytes + self._most_text + embedding.nbytes + _ROW_BYTES > self._room:
             metrics.PAYLOAD.labels("full").inc()
             return
-        text = clean(text)
-        if not text:  # batch scoring sets such a row aside, and training never sees one
-            return
-        kept_text = text if self._keep_text else None
         # Copies: a row of scores would keep the whole request's in memory.
-        row = PayloadRow(row_id, received, kept_text, prediction, embedding.copy(), scores.logits[place].copy())
+        row = PayloadRow(row_id, received, text, prediction, embedding.copy(), scores.logits[place].copy())
         with self._changed:
             size = _bytes_of(row)
             self._rows.append(row)
@@ -122,14 +124,37 @@ class PayloadLog(threading.Thread):
         return self._closed or self._waiting_bytes >= self._part_bytes
 
     def _write_all(self, rows: list[PayloadRow]) -> None:
-        """In parts of one model version each, rows in the order of their arrival."""
+        """In parts of one model version each, rows in the order of their arrival. Leaves none in the list."""
         rows.sort(key=lambda row: (row.prediction.model_version, row.received))
-        for version, group in itertools.groupby(rows, key=lambda row: row.prediction.model_version):
-            for part in _cut(list(group), self._part_bytes):
-                self._write(version, part)
-                size = sum(_bytes_of(row) for row in part)
+        rows.reverse()
+        in_order = (rows.pop() for _ in range(len(rows)))  # what is written and counts no more must not stay in memory
+        for version, group in itertools.groupby(in_order, key=lambda row: row.prediction.model_version):
+            for part, raw_bytes in self._parts(group):
+                if part:
+                    self._write(version, part)
                 with self._changed:
-                    self._held_bytes -= size
+                    self._held_bytes -= raw_bytes
+
+    def _parts(self, rows: Iterable[PayloadRow]) -> Iterator[tuple[list[PayloadRow], int]]:
+        """What is kept of them, in parts, perhaps one without rows; with each the bytes that waited for it."""
+        part: list[PayloadRow] = []
+        part_bytes = raw_bytes = 0
+        for row in rows:
+            kept = self._kept(row)
+            size = _bytes_of(kept) if kept else 0
+            if part and part_bytes + size > self._part_bytes:
+                yield part, raw_bytes
+                part, part_bytes, raw_bytes = [], 0, 0
+            if kept:
+                part.append(kept)
+            part_bytes += size
+            raw_bytes += _bytes_of(row)
+        yield part, raw_bytes
+
+    def _kept(self, row: PayloadRow) -> PayloadRow | None:
+        """What is written of a row; None if it has no text: batch scoring sets such aside, training never sees one."""
+        text = clean(row.text or "")
+        return dataclasses.replace(row, text=text if self._keep_text else None) if text else None
 
     def _write(self, version: str, rows: list[PayloadRow]) -> None:
         first = self._numbers.get(version, 0)
@@ -171,17 +196,3 @@ class PayloadLog(threading.Thread):
 def _bytes_of(row: PayloadRow) -> int:
     """At most, about."""
     return _ROW_BYTES + row.embedding.nbytes + row.logits.nbytes + (sys.getsizeof(row.text) if row.text else 0)
-
-
-def _cut(rows: list[PayloadRow], most_bytes: int) -> list[list[PayloadRow]]:
-    """Pieces of at most so many bytes each, or of one row."""
-    pieces: list[list[PayloadRow]] = []
-    room = 0
-    for row in rows:
-        size = _bytes_of(row)
-        if not pieces or room < size:
-            pieces.append([])
-            room = most_bytes
-        pieces[-1].append(row)
-        room -= size
-    return pieces

@@ -343,34 +343,6 @@ def test_a_request_that_cannot_be_read_fails_alone(classifier: Classifier) -> No
     batcher.close()
 
 
-def test_what_is_too_late_is_not_even_tokenized(classifier: Classifier) -> None:
-    clock, going = Clock(), threading.Event()
-    batcher = MicroBatcher(100, 0.2, clock=clock)
-
-    class Texts(list[str]):
-        """Tokenized when `going` is set."""
-
-        tokenized = False
-
-        def __iter__(self) -> Iterator[str]:
-            if threading.current_thread().name == "desk":
-                self.tokenized = True
-                assert going.wait(30)
-            return super().__iter__()
-
-    first, late = Texts([TEXT]), Texts([TEXT])
-    futures = [batcher.submit(classifier, texts) for texts in (first, late)]
-    while not first.tokenized:
-        time.sleep(0.0005)
-    clock.now = 0.21
-    going.set()
-    for future in futures:
-        with pytest.raises(QueueFullError):
-            result(future)
-    assert not late.tokenized
-    batcher.close()
-
-
 def test_closing_answers_what_waits(gate: Gate, classifier: Classifier) -> None:
     batcher = MicroBatcher(100, 60, gate)
     futures = [batcher.submit(classifier, [TEXT]) for _ in range(5)]

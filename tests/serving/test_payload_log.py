@@ -251,6 +251,8 @@ def test_settings_that_cannot_work_are_one_line() -> None:
         PayloadLog.started(ServingSettings(payload_bucket="reviews"))
     with pytest.raises(SettingsError, match=r"payload_megabytes must be at least 4 for texts of 100000 characters"):
         PayloadLog.started(ServingSettings(payload_bucket="s3://b", payload_content="text", payload_megabytes=1))
+    with pytest.raises(SettingsError, match=r"payload_megabytes must be at least 2 for texts of 150000 characters"):
+        PayloadLog.started(ServingSettings(payload_bucket="s3://b", maximum_characters=150_000, payload_megabytes=1))
 
 
 def test_a_server_starts_while_the_store_is_away(

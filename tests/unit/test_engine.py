@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, DistilBertConfig
 from transformers import DistilBertForSequenceClassification as DistilBert
 
-from components.classifier.engine import Engine
+from components.classifier.engine import Engine, end_of_slice
 from components.classifier.packed_bert import PackedBert, supports
 from components.training.forward import TrainingForward
 
@@ -48,6 +48,16 @@ def test_logits_and_embeddings_are_those_of_transformers(engine: Engine) -> None
         logits, embedding = reference(engine, text)
         np.testing.assert_allclose(scores.logits[row], logits, atol=1e-5)
         np.testing.assert_allclose(scores.embeddings[row], embedding, atol=1e-5)
+
+
+def test_texts_are_the_same_in_slices(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = engine.encode(TEXTS)
+    monkeypatch.setattr("components.classifier.engine._CHARACTERS_A_SLICE", 30)  # the second text alone has 234
+    assert [end_of_slice(TEXTS, start) for start in range(len(TEXTS))] == [1, 2, 5, 5, 7, 7, 7]
+    sliced = engine.encode(TEXTS)
+    assert sliced.windows == whole.windows
+    assert sliced.owner.tolist() == whole.owner.tolist()
+    assert sliced.counts.tolist() == whole.counts.tolist()
 
 
 def test_weights_that_were_trained_meanwhile_are_used(engine: Engine) -> None:
