@@ -97,9 +97,7 @@ def _grpc_server(
     dataplane: StrictDataPlane, repository: ModelRepositoryExtension, most_megabytes: int, port: int
 ) -> grpc.aio.Server:
     limits = [(f"grpc.max_{way}_message_length", most_megabytes << 20) for way in ("send", "receive")]
-    server = grpc.aio.server(
-        ThreadPoolExecutor(1), interceptors=(ObservedGrpc(), _ErrorToStatus()), options=limits
-    )
+    server = grpc.aio.server(ThreadPoolExecutor(1), interceptors=(ObservedGrpc(), _ErrorToStatus()), options=limits)
     add_GRPCInferenceServiceServicer_to_server(InferenceServicer(dataplane, repository), server)
     server.add_insecure_port(f"[::]:{port}")
     return server

@@ -20,7 +20,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response  # isort: ski
 
 from components import logs, report
 from components.batch.score import score_file
-from components.batch.tables import kind_of, stem_of
+from components.batch.tables import PARQUET, kind_of, stem_of
 from components.classifier.classifier import Classifier
 from components.classifier.engine import Scores
 from components.config import BatchSettings, ServingSettings
@@ -117,6 +117,8 @@ async def _save(stream: AsyncIterator[bytes], path: Path, megabytes: int) -> Non
 def _scored(source: Path, predictor: SentimentPredictor, given_up: threading.Event) -> Response:
     """The table with its predictions; in a ZIP with the rows that were set aside, if there are any."""
     kind = source.name.removeprefix(stem_of(source.name))
+    if kind_of(source.name) == PARQUET:
+        kind = kind[: len(PARQUET)]  # it compresses by itself, and is not zipped again
     output = source.with_name(f"{stem_of(source.name)}.scored{kind}")
     classifier = _Queued(predictor.classifier, predictor.batcher, given_up)
     result = score_file(source, output, classifier, BatchSettings(chunk_rows=_CHUNK_ROWS))

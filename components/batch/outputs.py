@@ -88,7 +88,7 @@ class Output:
 def read_back(path: Path, name: str) -> Iterator[dict[str, str]]:
     """The rows of such a file, all values as CSV has them."""
     if kind_of(name) == PARQUET:
-        with pq.ParquetFile(path) as table:
+        with pq.ParquetFile(path, pre_buffer=False) as table:  # else it keeps all it has read
             for batch in table.iter_batches(batch_size=2048):
                 for row in batch.to_pylist():
                     yield {column: _cell(value) for column, value in row.items()}

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from components.batch import outputs
 from components.batch.sample import Drawn
-from components.batch.tables import Chunk
+from components.batch.tables import PARQUET, Chunk, kind_of
 from components.classifier.classifier import Classifier
-from components.errors import ConflictError, StorageError
+from components.errors import ConflictError, DataError, StorageError
 from components.storage import ObjectStore
 
 SUFFIX = ".npz"
@@ -36,11 +37,21 @@ class Part:
 
 
 def score(chunk: Chunk, drawn: Drawn, classifier: Classifier, source: str, output: str, *, first: bool) -> Part:
-    """Score a chunk of the object `source`; `output` is the name of the file that the part is for."""
+    """Score a chunk of the object `source`; `output` is the name of the file that the part is for.
+
+    Raises DataError if it has a column that cannot be written there.
+    """
     scores = classifier.score(chunk.texts) if chunk.texts else None
     predictions = classifier.predictions(scores) if scores else []
+    try:
+        encoded = outputs.encoded(chunk.rows, predictions, output, header=first)
+    except pa.ArrowException as error:  # types of columns are without number
+        why = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"the columns of {source} cannot be written as {'Parquet' if kind_of(output) == PARQUET else 'CSV'}: {why}"
+        ) from error
     return Part(
-        output=outputs.encoded(chunk.rows, predictions, output, header=first),
+        output=encoded,
         quarantine=outputs.quarantined(chunk.refused, source),
         rows=len(chunk.texts),
         quarantined=len(chunk.refused),

@@ -13,7 +13,7 @@ from components import logs
 from components.batch import outputs, parts
 from components.batch.outputs import Output
 from components.batch.sample import Draw, Sample
-from components.batch.tables import Refused, chunks
+from components.batch.tables import PARQUET, Refused, chunks, is_zipped, kind_of
 from components.batch.versions import BatchResult, Version
 from components.classifier.classifier import Classifier
 from components.config import BatchSettings
@@ -150,6 +150,10 @@ def score_file(
     """
     if not source.is_file():
         raise DataError(f"there is no file {source}")
+    if kind_of(output.name) == PARQUET and is_zipped(output.name):
+        raise DataError(
+            f"{output} would not be zipped, as Parquet compresses by itself; name it {output.with_suffix('')}"
+        )
     quarantine = output.with_name(f"{output.name}.quarantine.csv")
     rows = quarantined = 0
     with (

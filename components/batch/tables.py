@@ -6,8 +6,6 @@ start or after a crash, scores the same rows together.
 
 import contextlib
 import gzip
-import json
-import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -18,17 +16,18 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components.batch import parquet_pages, parquet_rows
 from components.classifier.classifier import PREDICTION_COLUMNS
 from components.classifier.text import clean
-from components.data.csv_rows import records
-from components.data.parquet_columns import bytes_of, plain, require_text
+from components.data.csv_rows import TOO_LONG, records
+from components.data.parquet_columns import bytes_of, require_text
 from components.data.texts import text_column
 from components.errors import DataError
 
 CSV, PARQUET = ".csv", ".parquet"
 _GZIP, _GZIP_MAGIC = ".gz", b"\x1f\x8b"
 MOST_BYTES = 8 << 20  # of a chunk: it ends there though it could hold more rows
-MOST_LINE_BYTES = 4 << 20
+MOST_UNZIPPED = 1 << 30  # of a zipped Parquet file, which takes disk
 STEP_ROWS = 64  # of a Parquet file at a time: what they take in memory is seen only once they are decoded
 
 
@@ -84,8 +83,8 @@ def chunks(path: Path, name: str, most_rows: int, column: str = "") -> Iterator[
 
 @contextlib.contextmanager
 def _unzipped(path: Path, name: str) -> Iterator[BinaryIO]:
-    """The file, read through gzip if its name or its content says so. Parquet is unzipped to a temporary file:
-    it is not read from front to back."""
+    """The file, read through gzip if its name or its content says so. Parquet is unzipped to a temporary file, which
+    has a limit: it is not read from front to back."""
     with open(path, "rb") as file:
         zipped = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC or is_zipped(name)
         file.seek(0)
@@ -97,25 +96,18 @@ def _unzipped(path: Path, name: str) -> Iterator[BinaryIO]:
                 yield cast(BinaryIO, content)
                 return
             with tempfile.TemporaryFile() as whole:
-                shutil.copyfileobj(content, whole, MOST_BYTES)
+                while block := content.read(MOST_BYTES):
+                    if whole.tell() + len(block) > MOST_UNZIPPED:
+                        raise DataError(
+                            f"{name} takes more than {MOST_UNZIPPED >> 20} MB unzipped; Parquet compresses by itself, "
+                            "so bring it as .parquet"
+                        )
+                    whole.write(block)
                 yield whole
 
 
-class _Lines:
-    """Lines of a file, none of which may take more memory than MOST_LINE_BYTES."""
-
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self._file, self._name = file, name
-
-    def readline(self) -> bytes:
-        line = self._file.readline(MOST_LINE_BYTES + 1)
-        if len(line) > MOST_LINE_BYTES:
-            raise DataError(f"{self._name} is not CSV: it has a line of more than {MOST_LINE_BYTES >> 20} MB")
-        return line
-
-
 def _csv_chunks(file: BinaryIO, name: str, most_rows: int, column: str) -> Iterator[Chunk]:
-    read = records(cast(BinaryIO, _Lines(file, name)))
+    read = records(file)
     _, header, reason, _ = next(read, (1, None, "the file is empty", b""))
     if header is None:
         raise DataError(f"{name} has no readable header: {reason}")
@@ -145,38 +137,41 @@ def _csv_chunks(file: BinaryIO, name: str, most_rows: int, column: str) -> Itera
 
 def _parquet_chunks(file: BinaryIO, name: str, most_rows: int, column: str) -> Iterator[Chunk]:
     try:
-        with pq.ParquetFile(file, buffer_size=1 << 20) as table:
+        with pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as table:  # else it keeps all it has read
             place = _text_place(table.schema_arrow.names, column, name)
             require_text(table.schema_arrow.field(place), name)
-            yield from _parquet_rows(table, place, most_rows)
-    except (pa.ArrowException, OSError) as error:
+            at_once = parquet_pages.rows_at_once(file, table.metadata, name)
+            yield from _parquet_rows(table, place, most_rows, at_once)
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:  # a column's name may be no UTF-8
         if isinstance(error, gzip.BadGzipFile):
             raise
         raise DataError(f"{name} is not a readable Parquet file: {' '.join(str(error).split())[:200]}") from error
 
 
-def _parquet_rows(table: pq.ParquetFile, place: int, most_rows: int) -> Iterator[Chunk]:
+def _parquet_rows(table: pq.ParquetFile, place: int, most_rows: int, at_once: int) -> Iterator[Chunk]:
     groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
     row_bytes = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=1)  # as encoded
     step = min(most_rows, STEP_ROWS, max(1, int(MOST_BYTES / max(row_bytes, 1))))
-    batches: list[pa.RecordBatch] = []
+    waiting: list[parquet_rows.Rows] = []
     before = rows = size = 0
-    for batch in table.iter_batches(batch_size=step):
-        batches.append(batch)
-        rows, size = rows + len(batch), size + batch.nbytes
+    for read in parquet_rows.steps(table, step, at_once, MOST_BYTES):
+        waiting.append(read)
+        rows, size = rows + read.count, size + read.rows.nbytes
         if rows + step > most_rows or size + step * size / rows > MOST_BYTES:  # as large rows again would be too much
-            yield _parquet_chunk(pa.Table.from_batches(batches), place, before)
-            batches, before, rows, size = [], before + rows, 0, 0
-    if batches:
-        yield _parquet_chunk(pa.Table.from_batches(batches), place, before)
+            yield _parquet_chunk(waiting, place)
+            waiting, before, rows, size = [], before + rows, 0, 0
+    if waiting:
+        yield _parquet_chunk(waiting, place)
     if before + rows == 0:
         yield Chunk(table.schema_arrow.empty_table(), [], [])
 
 
-def _parquet_chunk(rows: pa.Table, place: int, before: int) -> Chunk:
+def _parquet_chunk(read: list[parquet_rows.Rows], place: int) -> Chunk:
+    rows = pa.Table.from_batches([piece.rows for piece in read])
+    numbers = [number for piece in read for number in piece.numbers]
+    refused = [Refused(number, TOO_LONG, raw) for piece in read for number, raw in piece.long]
     texts: list[str] = []
     accepted: list[bool] = []
-    refused: list[Refused] = []
     for i, value in enumerate(bytes_of(rows.column(place))):
         try:
             text, reason = (value or b"").decode("utf-8"), "no text"
@@ -186,14 +181,9 @@ def _parquet_chunk(rows: pa.Table, place: int, before: int) -> Chunk:
         if accepted[-1]:
             texts.append(text)
         else:
-            refused.append(Refused(before + i + 1, reason, _raw(rows, i)))
-    return Chunk(rows if not refused else rows.filter(pa.array(accepted)), texts, refused)
-
-
-def _raw(rows: pa.Table, i: int) -> str:
-    """A row of a Parquet file as JSON."""
-    columns = {name: column.slice(i, 1) for name, column in zip(rows.column_names, rows.columns, strict=True)}
-    return json.dumps({name: plain(column)[0] for name, column in columns.items()}, ensure_ascii=False, default=str)
+            refused.append(Refused(numbers[i], reason, parquet_rows.as_json(rows, i)))
+    kept = rows if all(accepted) else rows.filter(pa.array(accepted))
+    return Chunk(kept, texts, sorted(refused, key=lambda row: row.row))
 
 
 def _text_place(header: list[str], column: str, name: str) -> int:

@@ -4,6 +4,8 @@ import pyarrow as pa
 
 from components.errors import DataError
 
+_NOT_OF_PYTHON = (ValueError, OverflowError, KeyError)  # a date too far, a time zone that nobody knows
+
 
 def require_text(field: pa.Field, name: str) -> None:
     """Raises DataError if the column of the file with that name does not hold text; `binary` does not."""
@@ -21,7 +23,10 @@ def bytes_of(column: pa.Array | pa.ChunkedArray) -> list[bytes | None]:
 
 
 def plain(column: pa.Array | pa.ChunkedArray) -> list[object]:
-    """A column's values for Python; text that is not UTF-8 with replacement characters, dates too far as numbers."""
+    """A column's values for Python; text that is not UTF-8 with replacement characters.
+
+    Dates and times that Python has not are numbers: of days, seconds or less.
+    """
     return decoded(column)[0]
 
 
@@ -30,8 +35,30 @@ def decoded(column: pa.Array | pa.ChunkedArray) -> tuple[list[object], set[int]]
     try:
         return list(column.to_pylist()), set()
     except UnicodeDecodeError:
-        stored = bytes_of(column)
-        texts = [None if value is None else value.decode("utf-8", "replace") for value in stored]
-        return list(texts), {i for i, text in enumerate(texts) if text is not None and text.encode() != stored[i]}
-    except (ValueError, OverflowError):  # a date that Python has not; its number of days, seconds or less
+        values = [_value(scalar) for scalar in column]
+        return [value for value, _ in values], {i for i, (_, is_utf8) in enumerate(values) if not is_utf8}
+    except _NOT_OF_PYTHON:
+        if pa.types.is_nested(column.type):
+            return [_value(scalar)[0] for scalar in column], set()
         return [getattr(value, "value", None) for value in column], set()
+
+
+def _value(scalar: pa.Scalar) -> tuple[object, bool]:
+    """The value, and whether all text in it is UTF-8. What Python cannot have whole is taken apart."""
+    try:
+        return scalar.as_py(), True
+    except UnicodeDecodeError:
+        is_utf8 = False
+    except _NOT_OF_PYTHON:
+        is_utf8 = True
+    if isinstance(scalar, pa.StructScalar):
+        fields = [field.name for field in scalar.type]
+        return {name: _value(scalar[i])[0] for i, name in enumerate(fields)}, is_utf8
+    if isinstance(scalar, pa.ListScalar):
+        values = [_value(part)[0] for part in scalar.values]
+        is_map = pa.types.is_map(scalar.type)
+        return [tuple(v.values()) if is_map and isinstance(v, dict) else v for v in values], is_utf8
+    if hasattr(scalar, "as_buffer"):
+        return scalar.as_buffer().to_pybytes().decode("utf-8", "replace"), is_utf8
+    inner = getattr(scalar, "value", None)  # a dictionary's entry, what an extension type stores, or a date's number
+    return _value(inner) if isinstance(inner, pa.Scalar) else (inner, is_utf8)

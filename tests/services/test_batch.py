@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import storage
-from components.batch import sample
+from components.batch import sample, tables
 from components.batch.prefix import score_prefix, watch
 from components.batch.published import published
 from components.batch.score import Share, score_object
@@ -527,3 +527,25 @@ def test_a_name_that_is_too_long_stops_no_other(bucket: ObjectStore, classifier:
     assert "too long" in long.problem
     assert not short.problem
     assert ids(bucket, "predictions/b.csv") == ["b"]
+
+
+def test_a_hostile_file_stops_no_other(
+    bucket: ObjectStore, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list with text that is not UTF-8 is scored; a column with such a name, and too much zipped, are set aside."""
+    texts = pa.array([b"\xffx"]).view(pa.string())
+    nested = pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), texts)
+    for name, columns in (("a", {"tags": nested}), ("b", {"naïve": [1]})):
+        file = io.BytesIO()
+        pq.write_table(pa.table({"text": ["fine"], **columns}), file, store_schema=False)
+        bucket.put(f"incoming/{name}.parquet", file.getvalue().replace("naïve".encode(), b"na\xff\xffve"))
+    monkeypatch.setattr(tables, "MOST_UNZIPPED", 1 << 20)
+    bucket.put("incoming/c.parquet.gz", gzip.compress(bytes((1 << 20) + 1)))
+    bucket.put("incoming/d.csv", table("d"))
+    scored, named_badly, zipped, good = score_prefix(bucket, classifier, replace(SETTINGS, predictions_format="csv"))
+    assert (scored.rows, good.rows) == (1, 1)
+    assert rows_of(content(bucket, "predictions/a.parquet.csv"))[0]["tags"] == '["\ufffdx"]'
+    for result, said in ((named_badly, "is not a readable Parquet file"), (zipped, "takes more than 1 MB unzipped")):
+        (row,) = rows_of(content(bucket, f"quarantine/{result.source.removeprefix('incoming/')}.reasons.csv"))
+        assert row["reason"] == result.problem
+        assert said in result.problem

@@ -3,6 +3,8 @@
 Needs a Chromium on the machine (Debian: apt-get install chromium); without one these tests are skipped, and say so.
 """
 
+import gzip
+import io
 import json
 import tempfile
 import zipfile
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import chromium
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import requests
 from server_process import Server, running, wait_until
@@ -165,3 +168,13 @@ def test_a_table_is_named_in_any_script_and_given_up_when_its_client_leaves(serv
     scored = [json.loads(line)["rows"] for line in server.log.read_text("utf-8").splitlines() if "table scored" in line]
     assert scored[-1] == 1
     assert 3000 not in scored
+
+
+def test_a_zipped_parquet_table_comes_back_as_parquet(server: Server) -> None:
+    file = io.BytesIO()
+    pd.DataFrame({"text": REVIEWS}).to_parquet(file)
+    for name in ("a.parquet.gz", "a.PARQUET"):
+        content = gzip.compress(file.getvalue()) if name.endswith("gz") else file.getvalue()
+        answer = requests.post(f"{server.url}/page/table", params={"name": name}, data=content, timeout=30)
+        assert answer.headers["Content-Disposition"].endswith("''a.scored." + name.split(".")[1])
+        assert pq.read_table(io.BytesIO(answer.content)).column("text").to_pylist() == REVIEWS

@@ -19,6 +19,7 @@ from components.batch.score import score_file
 from components.classifier.classifier import PREDICTION_COLUMNS, Classifier
 from components.classifier.engine import Scores
 from components.config import BatchSettings
+from components.data import csv_rows
 from components.errors import DataError
 
 SETTINGS = BatchSettings(chunk_rows=4)
@@ -117,7 +118,7 @@ WHOLE = gzip.compress(b"text\n" + b"".join(b"number %d\n" % (i * i) for i in ran
         ("a.csv", b"text,windows\nx,1\n", "already has a column windows"),
         ("a.csv", b"", "no readable header: the file is empty"),
         ("a.csv", b"\x89PNG\r\n\x1a\n\xff\xfe", "no readable header: not UTF-8"),
-        ("a.csv", b"text\n" + b"x" * (tables.MOST_LINE_BYTES + 1), "a line of more than 4 MB"),
+        ("a.csv", b"x" * (csv_rows.MOST_BYTES + 1), "no readable header: longer than 4 MB"),
         ("a.csv.gz", WHOLE[: len(WHOLE) // 2], "not a whole gzip file"),
         ("a.csv.gz", WHOLE[:-9] + b"\0" + WHOLE[-8:], "not a whole gzip file"),
         ("a.csv.gz", b"text\nfine\n", "not a whole gzip file"),
