@@ -26,21 +26,23 @@ _GRPC_OFFSET = 10_000  # SeaweedFS also takes each port + 10000
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _LIBC = ctypes.CDLL(None)
 _MARK = "EVERBERT_RUN"
-# Waits until the other end of its stdin is closed, then kills whatever carries the mark, until nothing does.
+# Waits until the other end of its stdin is closed, then kills whatever carries the mark, until nothing does. It looks
+# several times: of a process that is just being started, Linux shows no environment for a moment.
 _GUARD = """
-import os, signal, sys
+import os, signal, sys, time
 sys.stdin.read()
-left = True
-while left:
-    left = False
+in_vain = 0
+while in_vain < 5:
+    in_vain += 1
     for process in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{process}/environ", "rb") as environment:
                 if sys.argv[1].encode() in environment.read().split(b"\\0"):
                     os.kill(int(process), signal.SIGKILL)
-                    left = True
+                    in_vain = 0
         except OSError:
             pass
+    time.sleep(0.05)
 """
 
 

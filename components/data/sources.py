@@ -139,7 +139,7 @@ def _read_csv(path: Path, settings: DataSettings) -> Iterator[RawRow]:
 def _read_parquet(path: Path, settings: DataSettings) -> Iterator[RawRow]:
     before = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:  # else the whole file is in memory
             columns = _Columns(path, file.schema_arrow.names, settings)
             require_text(file.schema_arrow.field(columns.text), str(path))
             names = [name for name in file.schema_arrow.names if name in columns.used]

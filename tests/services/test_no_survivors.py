@@ -52,7 +52,9 @@ def is_running(number: int) -> bool:
 
 def test_what_was_running_before_goes_on() -> None:
     with subprocess.Popen(["sleep", "600"]) as other:
-        run = subprocess.run([sys.executable, "-c", _RUN], input=b"\n", capture_output=True, timeout=60)
-        assert run.returncode == 0
-        assert is_running(other.pid)
-        os.kill(other.pid, signal.SIGKILL)
+        try:
+            run = subprocess.run([sys.executable, "-c", _RUN], input=b"\n", capture_output=True, timeout=60)
+            assert run.returncode == 0
+            assert is_running(other.pid)
+        finally:
+            os.kill(other.pid, signal.SIGKILL)
