@@ -79,7 +79,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--short-reviews", action="store_true", help="of 100 to 250 tokens")
     parser.add_argument("--texts", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--engines", nargs="+", default=[""], help="those whose names hold one of these; all")
+    parser.add_argument("--engines", nargs="+", default=[""], help="only those whose names hold one of these")
     return parser.parse_args()
 
 

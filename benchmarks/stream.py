@@ -64,6 +64,7 @@ def write_stream(work: Path) -> list[str]:
     """The four CSV files, in the order of time."""
     archives = [SAMPLES / place / "movies.tar.gz" for place in ("", "held_out")]
     movies, held_out = ([(row.text, row.label) for row in read(str(a), config.DataSettings())] for a in archives)
+    # The held-out ones in the order in which samples/make.py chose them: rows that come in together train together.
     movies += _labelled("movies") + sorted(held_out, key=lambda row: sha256(row[0].encode()).digest())
     domains = {"movies": movies} | {name: _labelled(file) for name, file in FOREIGN.items()}
     for name, rows in domains.items():

@@ -11,6 +11,8 @@ from components.errors import EverbertError, InputError
 from pipelines import steps
 from pipelines.parser import build_parser
 
+# What a path or a disk that was named may be the reason of; any other OSError is a mistake of the program.
+_OF_THE_USER = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 DRIFTED = 3  # exit code of `everbert drift` when it finds drift
 
 
@@ -24,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     except EverbertError as error:
         sys.exit(_fail(str(error), error.exit_code))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in _OF_THE_USER:
             raise
         do = "open" if error.errno == errno.EACCES else "write"
         sys.exit(_fail(f"cannot {do} {error.filename or 'the output'}: {error.strerror}", InputError.exit_code))

@@ -25,6 +25,7 @@ _STOP_SECONDS = 5
 _GRPC_OFFSET = 10_000  # SeaweedFS also takes each port + 10000
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _LIBC = ctypes.CDLL(None)
+OF_ANOTHER_STORE = ("AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL_S3")
 _MARK = "EVERBERT_RUN"
 # Waits until the other end of its stdin is closed, then kills whatever carries the mark, until nothing does. It looks
 # several times: of a process that is just being started, Linux shows no environment for a moment.
@@ -127,6 +128,20 @@ def object_store(folder: Path, port: int | None = None) -> Iterator[S3Service]:
 
 
 @contextlib.contextmanager
+def reaching(environment: dict[str, str]) -> Iterator[None]:
+    """This process and those it starts in the block reach the store by these variables, and by none of the shell's."""
+    before = dict(os.environ)
+    for name in OF_ANOTHER_STORE:
+        os.environ.pop(name, None)
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
 def mlflow_server(folder: Path, artifact_root: str, environment: dict[str, str]) -> Iterator[str]:
     """An MLflow server (SQLite in `folder`, artifacts written by its clients to `artifact_root`); yields its address.
 
@@ -208,18 +223,14 @@ def _accepts(environment: dict[str, str]) -> bool:
             return False
     except requests.RequestException:
         return False
-    before = dict(os.environ)
-    try:
-        os.environ.update(environment)
-        store = ObjectStore("everbert-ready")
-        store.create_bucket()
-        store.put("ready", b"ready")
-        return store.get("ready") is not None
-    except StorageError:
-        return False
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    with reaching(environment):
+        try:
+            store = ObjectStore("everbert-ready")
+            store.create_bucket()
+            store.put("ready", b"ready")
+            return store.get("ready") is not None
+        except StorageError:
+            return False
 
 
 def _healthy(url: str) -> bool:

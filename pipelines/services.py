@@ -12,9 +12,13 @@ from pathlib import Path
 
 from components.errors import ResourceError
 from components.storage import ObjectStore
-from pipelines.local_services import mlflow_server, no_survivors, object_store
+from pipelines.local_services import OF_ANOTHER_STORE, mlflow_server, no_survivors, object_store, reaching
 
 BUCKET = "everbert"
+# Not whatever begins with AWS_: the shell's own session token is nobody else's business.
+_REACHED_BY = (
+    "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "MLFLOW_TRACKING_URI",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -24,18 +28,12 @@ def services(folder: Path) -> Iterator[tuple[ObjectStore, str]]:
     Both run for as long as the block does. Raises ResourceError if one does not start.
     """
     print("start the object store and MLflow ...", file=sys.stderr, flush=True)
-    with object_store(folder / "store") as s3:
-        before = dict(os.environ)
-        os.environ.update(s3.environment)
-        try:
-            store = ObjectStore(BUCKET)
-            store.create_bucket()
-            with mlflow_server(folder / "mlflow", f"s3://{BUCKET}/models", s3.environment) as url:
-                os.environ["MLFLOW_TRACKING_URI"] = url
-                yield store, url
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+    with object_store(folder / "store") as s3, reaching(s3.environment):
+        store = ObjectStore(BUCKET)
+        store.create_bucket()
+        with mlflow_server(folder / "mlflow", f"s3://{BUCKET}/models", s3.environment) as url:
+            os.environ["MLFLOW_TRACKING_URI"] = url
+            yield store, url
 
 
 @contextlib.contextmanager
@@ -69,11 +67,11 @@ def stay_up(work: Path) -> None:
 @contextlib.contextmanager
 def _environment_file(folder: Path) -> Iterator[Path]:
     """What a shell needs to reach the services, in a file for this user alone that goes when they stop."""
-    names = [name for name in os.environ if name.startswith("AWS_")] + ["MLFLOW_TRACKING_URI"]
     path = folder / "environment"
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.writelines(f"export {name}={shlex.quote(os.environ[name])}\n" for name in names)
+        file.write(f"unset {' '.join(OF_ANOTHER_STORE)}\n")
+        file.writelines(f"export {name}={shlex.quote(os.environ[name])}\n" for name in _REACHED_BY)
     try:
         yield path
     finally:

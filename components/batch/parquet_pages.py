@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from components.errors import DataError
 
-MOST_BYTES = 256 << 20  # of a file's largest pages, unpacked: every column has one in memory
+MOST_PAGE_BYTES = 256 << 20  # of a file's largest pages, unpacked: every column has one in memory
 _LONGEST_HEADER = 16 << 20  # as in pyarrow
 _ELEMENT_BYTES = 8  # that an element of a list takes at least, though the page may count a million equal ones in a byte
 _UNPACKED, _PACKED, _DATA, _DATA_2 = 2, 3, 5, 8  # fields of a page's header
@@ -18,7 +18,7 @@ _VALUES = 1  # a field of _DATA and _DATA_2
 
 
 def rows_at_once(file: BinaryIO, metadata: pq.FileMetaData, name: str) -> int:
-    """How many rows can be read at once, whatever is in the pages, in MOST_BYTES beside those for the pages.
+    """How many rows can be read at once, whatever is in the pages, in MOST_PAGE_BYTES beside those for the pages.
 
     Raises DataError if pages are damaged or too large.
     """
@@ -26,15 +26,15 @@ def rows_at_once(file: BinaryIO, metadata: pq.FileMetaData, name: str) -> int:
     for group in range(metadata.num_row_groups):
         for column in range(metadata.num_columns):
             largest[column] = max(largest[column], _largest(file, metadata, group, column, name))
-    if sum(largest) > MOST_BYTES:
+    if sum(largest) > MOST_PAGE_BYTES:
         raise DataError(
-            f"{name} has pages that take {sum(largest) >> 20} MB unpacked, more than {MOST_BYTES >> 20} MB; "
+            f"{name} has pages that take {sum(largest) >> 20} MB unpacked, more than {MOST_PAGE_BYTES >> 20} MB; "
             "write it with smaller ones (data_page_size)"
         )
     kinds = [metadata.schema.column(column) for column in range(metadata.num_columns)]
     of_any_size = [kind.physical_type.endswith("BYTE_ARRAY") or kind.max_repetition_level > 0 for kind in kinds]
     of_a_row = sum(size for size, is_any in zip(largest, of_any_size, strict=True) if is_any)
-    return max(1, MOST_BYTES // max(of_a_row, 1))
+    return max(1, MOST_PAGE_BYTES // max(of_a_row, 1))
 
 
 def _largest(file: BinaryIO, metadata: pq.FileMetaData, group: int, column: int, name: str) -> int:

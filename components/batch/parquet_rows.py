@@ -8,7 +8,7 @@ from itertools import accumulate
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.data.csv_rows import MOST_BYTES, SHOWN_BYTES
+from components.data.csv_rows import MOST_RECORD_BYTES, SHOWN_BYTES
 from components.data.parquet_columns import plain
 
 
@@ -67,17 +67,17 @@ def _joined(read: list[Rows]) -> Rows:
 
 def _pieces(batch: pa.RecordBatch, before: int, most_bytes: int) -> Iterator[Rows]:
     """The batch less its long rows; in pieces where it is larger than `most_bytes` and a row."""
-    if batch.nbytes <= MOST_BYTES:
+    if batch.nbytes <= MOST_RECORD_BYTES:
         yield Rows(batch, list(range(before + 1, before + len(batch) + 1)), [])
         return
     cells = [_sizes(column) for column in batch.columns]
     sizes = [sum(of_row) for of_row in zip(*cells, strict=True)]
-    whole = sum(size for size in sizes if size <= MOST_BYTES) <= most_bytes + MOST_BYTES
+    whole = sum(size for size in sizes if size <= MOST_RECORD_BYTES) <= most_bytes + MOST_RECORD_BYTES
     good: list[int] = []
     long: list[tuple[int, str]] = []
     held = 0
     for i, size in enumerate(sizes):
-        if size <= MOST_BYTES:
+        if size <= MOST_RECORD_BYTES:
             good.append(i)
             held += size
         else:

@@ -1,6 +1,7 @@
 """CSV: read record by record, where a damaged record costs that record and not the file; written to be read so.
 
-Whatever the file holds, reading it takes the memory of two records of MOST_BYTES, and time in proportion to its size.
+Whatever the file holds, reading it takes the memory of two records of MOST_RECORD_BYTES, and time in proportion to its
+size.
 """
 
 import csv
@@ -9,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, TextIO
 
 MOST_LINES = 500  # in one record; a quote still open after so many was never closed
-MOST_BYTES = 4 << 20  # in one record; a longer one is read past and not held
+MOST_RECORD_BYTES = 4 << 20  # in one record; a longer one is read past and not held
 SHOWN_BYTES = 1000  # of a record that is too long
-TOO_LONG = f"longer than {MOST_BYTES >> 20} MB"
+TOO_LONG = f"longer than {MOST_RECORD_BYTES >> 20} MB"
 _MARK = b"\xef\xbb\xbf"
 _NOT_UTF8 = -1
 csv.field_size_limit(2**31 - 1)
@@ -34,11 +35,11 @@ def records(file: BinaryIO) -> Iterator[tuple[int, list[str] | None, str, bytes]
     lines, number, width = _Lines(file), 1, 0
     while line := lines.pop():
         first = line.removeprefix(_MARK) if number == 1 else line
-        if not first.strip() and len(line) <= MOST_BYTES:
+        if not first.strip() and len(line) <= MOST_RECORD_BYTES:
             number += 1
             continue
         try:
-            if len(line) > MOST_BYTES:
+            if len(line) > MOST_RECORD_BYTES:
                 raise _TooLongError
             fields, more = _record(first, lines, width)
         except DamagedError as damage:
@@ -72,7 +73,7 @@ class _Lines:
     def pop(self) -> bytes:
         """The next line; empty at the end."""
         if not self._ahead:
-            return self._file.readline(MOST_BYTES + 1)
+            return self._file.readline(MOST_RECORD_BYTES + 1)
         line = self._ahead.popleft()
         if self._begun:
             self._open_bytes -= len(line)
@@ -84,26 +85,26 @@ class _Lines:
 
         Raises DamagedError and _TooLongError.
         """
-        while len(self._begun) < MOST_LINES - 1 and size + self._open_bytes <= MOST_BYTES:
+        while len(self._begun) < MOST_LINES - 1 and size + self._open_bytes <= MOST_RECORD_BYTES:
             if len(self._ahead) == len(self._begun):
-                self._ahead.append(self._file.readline(MOST_BYTES + 1))
+                self._ahead.append(self._file.readline(MOST_RECORD_BYTES + 1))
             line = self._ahead[len(self._begun)]
             if not line:
                 break
-            if len(line) > MOST_BYTES:
+            if len(line) > MOST_RECORD_BYTES:
                 raise _TooLongError
             if b'"' in line and _NOT_UTF8 in self._begun:
                 raise DamagedError("not UTF-8")
             is_open, fields, damage = self._look_at(line)
             if damage:
                 raise DamagedError(damage)
-            if not is_open and size + self._open_bytes + len(line) > MOST_BYTES:
+            if not is_open and size + self._open_bytes + len(line) > MOST_RECORD_BYTES:
                 raise _TooLongError
             if not is_open:
                 return len(self._begun) + 1, sum(self._begun) + fields
             self._begun.append(fields)
             self._open_bytes += len(line)
-        if size + self._open_bytes > MOST_BYTES:
+        if size + self._open_bytes > MOST_RECORD_BYTES:
             raise _TooLongError
         raise DamagedError("a quote is opened and never closed")
 
@@ -122,7 +123,7 @@ class _Lines:
         while True:
             quotes += line.count(b'"')
             while line and not line.endswith(b"\n"):
-                line = self._file.readline(MOST_BYTES)
+                line = self._file.readline(MOST_RECORD_BYTES)
                 quotes += line.count(b'"')
             if quotes % 2 == 0 or further == MOST_LINES - 1:
                 return further

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -89,6 +90,23 @@ def test_a_model_of_ones_own_data_becomes_champion_and_is_there_after_a_restart(
         assert champion() == made
         shut = everbert("submit", "--runner", "local", "--source", tmp_path / "none", "--bucket", "s3://everbert")
         assert_refused(shut, "there is no")
+
+
+def test_the_environment_holds_nothing_of_the_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "somebody's own")
+    with services(tmp_path / "work"):
+        file = tmp_path / "work" / "services" / "environment"
+        assert "somebody" not in file.read_text(encoding="utf-8")
+        shell = ["sh", "-c", f'. {file}; echo "$AWS_ENDPOINT_URL $AWS_SESSION_TOKEN."']
+        said = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+ \.\n", said), "the store's address, and no token"
+
+
+@pytest.mark.parametrize("command", ["services", "run"])
+def test_a_folder_to_work_in_that_is_a_file(command: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    assert_refused(everbert(command, "--work-dir", tmp_path / "file"), f"cannot write {tmp_path / 'file'}")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
 
 
 def test_without_mlflow_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,7 +118,7 @@ WHOLE = gzip.compress(b"text\n" + b"".join(b"number %d\n" % (i * i) for i in ran
         ("a.csv", b"text,windows\nx,1\n", "already has a column windows"),
         ("a.csv", b"", "no readable header: the file is empty"),
         ("a.csv", b"\x89PNG\r\n\x1a\n\xff\xfe", "no readable header: not UTF-8"),
-        ("a.csv", b"x" * (csv_rows.MOST_BYTES + 1), "no readable header: longer than 4 MB"),
+        ("a.csv", b"x" * (csv_rows.MOST_RECORD_BYTES + 1), "no readable header: longer than 4 MB"),
         ("a.csv.gz", WHOLE[: len(WHOLE) // 2], "not a whole gzip file"),
         ("a.csv.gz", WHOLE[:-9] + b"\0" + WHOLE[-8:], "not a whole gzip file"),
         ("a.csv.gz", b"text\nfine\n", "not a whole gzip file"),

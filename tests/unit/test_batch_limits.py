@@ -17,11 +17,11 @@ from components.batch.score import score_file
 from components.batch.tables import Chunk, chunks
 from components.classifier.classifier import Classifier
 from components.config import BatchSettings
-from components.data.csv_rows import MOST_BYTES
+from components.data.csv_rows import MOST_RECORD_BYTES
 from components.errors import DataError
 
 SETTINGS = BatchSettings(chunk_rows=100)
-LONG = "word " * (MOST_BYTES // 5 + 1)
+LONG = "word " * (MOST_RECORD_BYTES // 5 + 1)
 
 
 @pytest.fixture(scope="session")
@@ -73,14 +73,14 @@ def test_a_chunk_of_many_rows_that_are_nearly_too_long_ends_early(tmp_path: Path
     pq.write_table(pa.table({"text": [LONG[:-1000]] * 10 + ["fine"] * 10_000}), path, compression="zstd")
     sizes = [sum(map(len, chunk.texts)) for chunk in chunks(path, path.name, 2048)]
     assert sum(sizes) == 10 * (len(LONG) - 1000) + 4 * 10_000
-    assert max(sizes) <= tables.MOST_BYTES + MOST_BYTES
+    assert max(sizes) <= tables.MOST_BYTES + MOST_RECORD_BYTES
 
 
 def test_pages_that_take_too_much_memory_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "in.parquet"
     pq.write_table(pa.table({"text": ["fine", LONG * 3]}), path, compression="zstd", use_dictionary=False)
     assert [len(chunk.texts) for chunk in chunks(path, path.name, 9)] == [1]
-    monkeypatch.setattr(parquet_pages, "MOST_BYTES", 10 << 20)
+    monkeypatch.setattr(parquet_pages, "MOST_PAGE_BYTES", 10 << 20)
     with pytest.raises(DataError, match=r"in.parquet has pages that take 12 MB unpacked, more than 10 MB; write it"):
         list(chunks(path, path.name, 9))
     rows = pa.ListArray.from_arrays(pa.array([0, 2_000_000], pa.int32()), pa.nulls(2_000_000, pa.int8()))
@@ -130,7 +130,7 @@ def test_pages_are_measured_by_their_headers(compression: str, version: str, tmp
     )  # fmt: skip
     with open(path, "rb") as file:
         found = parquet_pages.rows_at_once(file, pq.read_metadata(path), "in.parquet")
-    assert found in {parquet_pages.MOST_BYTES // (longest + 4 + levels) for levels in range(8)}
+    assert found in {parquet_pages.MOST_PAGE_BYTES // (longest + 4 + levels) for levels in range(8)}
 
 
 def test_a_page_that_is_not_there_is_said(tmp_path: Path) -> None:

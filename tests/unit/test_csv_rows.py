@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.data import csv_rows
-from components.data.csv_rows import MOST_BYTES, MOST_LINES, records, writer
+from components.data.csv_rows import MOST_LINES, MOST_RECORD_BYTES, records, writer
 
 TEXTS = [
     "plain",
@@ -88,9 +88,9 @@ AFTER = b"fine,1\n"
     ("long", "reason"),
     [
         (b'"' + b"".join(LINES) + b'",1\n', "longer than 4 MB, up to line 10"),
-        (b"word" * MOST_BYTES + b",1\n", "longer than 4 MB"),
-        (b"word" * MOST_BYTES + b',"1\n2""3\n"\n', "longer than 4 MB, up to line 4"),
-        (b'"a\nb\n' + b"word" * MOST_BYTES + b'\n",1\n', "longer than 4 MB, up to line 5"),
+        (b"word" * MOST_RECORD_BYTES + b",1\n", "longer than 4 MB"),
+        (b"word" * MOST_RECORD_BYTES + b',"1\n2""3\n"\n', "longer than 4 MB, up to line 4"),
+        (b'"a\nb\n' + b"word" * MOST_RECORD_BYTES + b'\n",1\n', "longer than 4 MB, up to line 5"),
     ],
     ids=["many lines", "one line", "a line and more", "lines and a long one"],
 )  # fmt: skip
@@ -104,7 +104,7 @@ def test_a_record_that_is_too_long_is_one_refused_row(long: bytes, reason: str) 
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_a_record_may_have_the_most_bytes_and_none_more(more: int) -> None:
-    content = b'"\n' + b"w" * (MOST_BYTES - len(b'"\n",1\n') + more) + b'",1\n'
+    content = b'"\n' + b"w" * (MOST_RECORD_BYTES - len(b'"\n",1\n') + more) + b'",1\n'
     reasons = [reason for _, _, reason, _ in records(io.BytesIO(b"text,n\n" + content + AFTER))]
     assert reasons == ["", "longer than 4 MB, up to line 3" if more else "", ""]
 
@@ -123,7 +123,7 @@ def test_a_record_takes_no_more_memory_than_it_may_have_bytes() -> None:
     tracemalloc.start()
     try:
         found = list(records(cast(BinaryIO, Endless(b"word " * 50_000 + b"\n", 400))))
-        assert tracemalloc.get_traced_memory()[1] < 4 * MOST_BYTES
+        assert tracemalloc.get_traced_memory()[1] < 4 * MOST_RECORD_BYTES
     finally:
         tracemalloc.stop()
     assert [reason for _, _, reason, _ in found] == ["", "longer than 4 MB, up to line 402"]
